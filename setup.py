@@ -1,0 +1,47 @@
+"""Package metadata; `pip install -e .` makes `mnist_jax` importable."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(
+    r'__version__ = "(.+)"', (ROOT / "mnist_jax/__init__.py").read_text()
+).group(1)
+
+# jaxlib 0.10.2 miscalculates batched reductions on CPU (jax-ml/jax#39103).
+JAX = ">=0.10.0,!=0.10.2"
+
+setup(
+    name="mnist_jax",
+    version=VERSION,
+    description="Handwritten-digit recognition in JAX",
+    license="Apache-2.0",
+    packages=find_packages(include=["mnist_jax", "mnist_jax.*"]),
+    python_requires=">=3.11",
+    install_requires=[
+        "absl-py>=2.1",
+        "array_record>=0.7.2",
+        "flax>=0.12.0",
+        "importlib_resources>=6.4",  # tensorflow-datasets needs it, undeclared
+        f"jax{JAX}",
+        f"jaxlib{JAX}",
+        "matplotlib>=3.9",
+        "numpy>=2.0",
+        "optax>=0.2.6",
+        "orbax-checkpoint>=0.11.30",
+        "pillow>=11.0",
+        "requests>=2.32",
+        "scikit-learn>=1.5",
+        "scipy>=1.14",
+        "tensorflow-datasets>=4.9.9",
+        "tqdm>=4.66",
+        "urllib3>=2.0",
+    ],
+    extras_require={
+        "test": ["hypothesis>=6.100", "pytest>=8.0", "ruff>=0.9"],
+        "cuda": [f"jax[cuda13]{JAX}"],
+        "tpu": [f"jax[tpu]{JAX}"],
+    },
+)
