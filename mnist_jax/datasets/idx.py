@@ -1,0 +1,131 @@
+"""IDX files, the format MNIST is published in: finding them and reading them.
+
+An IDX file is a big-endian header (two zero bytes, a type code, the number of
+dimensions, then each dimension as uint32) followed by the values. The type code
+8 means uint8. Source: http://yann.lecun.com/exdb/mnist/.
+"""
+
+import gzip
+import struct
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+FILES = {
+    "train_images": "train-images-idx3-ubyte",
+    "train_labels": "train-labels-idx1-ubyte",
+    "test_images": "t10k-images-idx3-ubyte",
+    "test_labels": "t10k-labels-idx1-ubyte",
+}
+
+Split = tuple[np.ndarray, np.ndarray]
+
+
+class DatasetError(Exception):
+    """Data that cannot be had or read; one line: what, expected, what to do."""
+
+
+def find(raw_dir: Path) -> dict[str, Path]:
+    """Finds those of the four raw files that `raw_dir` holds.
+
+    Each may be gzipped or not, and spelled `train-images.idx3-ubyte` as well.
+
+    Returns:
+      The paths by the keys of `FILES`; what is not there has no key.
+    """
+    found = {}
+    for part, name in FILES.items():
+        for stem in (name, name.replace("-idx", ".idx")):
+            for path in (raw_dir / f"{stem}.gz", raw_dir / stem):
+                if path.is_file():
+                    found.setdefault(part, path)
+    return found
+
+
+def require(raw_dir: Path) -> dict[str, Path]:
+    """`find`, for a folder that must hold all four.
+
+    Raises:
+      DatasetError: one of the files is missing.
+    """
+    found = find(raw_dir)
+    missing = [name for part, name in FILES.items() if part not in found]
+    if missing:
+        raise DatasetError(
+            f"{raw_dir}: {', '.join(missing)} missing; expected the four IDX files "
+            f"{', '.join(FILES.values())}, each gzipped (.gz) or not"
+        )
+    return found
+
+
+def read_splits(paths: Mapping[str, Path]) -> dict[str, Split]:
+    """Reads and checks the four files.
+
+    Args:
+      paths: by the keys of `FILES`.
+
+    Returns:
+      For 'train' and 'test': images, uint8 [N, 28, 28, 1], and labels, uint8 [N],
+      0-9.
+
+    Raises:
+      DatasetError: a file is damaged or does not fit its partner.
+    """
+    splits = {}
+    for split in ("train", "test"):
+        image_path, label_path = paths[f"{split}_images"], paths[f"{split}_labels"]
+        images, labels = _read(image_path, 3), _read(label_path, 1)
+        if images.shape[1:] != (28, 28):
+            height, width = images.shape[1:]
+            raise _damaged(image_path, f"images of {height}x{width}", "28x28")
+        if not len(images):
+            raise _damaged(image_path, "no images", "at least one")
+        if len(images) != len(labels):
+            raise _damaged(
+                label_path, f"{len(labels)} labels", f"{len(images)} ({image_path})"
+            )
+        if labels.max() > 9:
+            raise _damaged(label_path, f"label {labels.max()}", "labels 0 to 9")
+        splits[split] = images[..., np.newaxis], labels
+    return splits
+
+
+def _read(path: Path, num_dims: int) -> np.ndarray:
+    """The uint8 array of `num_dims` dimensions that the file holds."""
+    try:
+        content = path.read_bytes()
+        # By content, as browsers unpack a file and keep its name.
+        if content[:2] == b"\x1f\x8b":
+            content = gzip.decompress(content)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise _damaged(path, f"bad gzip data ({error})", "a whole gzip file") from error
+    except OSError as error:
+        raise DatasetError(
+            f"{path}: cannot be read ({error.strerror}); expected a readable IDX file"
+        ) from error
+    header_size = 4 * (1 + num_dims)
+    magic = bytes((0, 0, 8, num_dims))
+    if len(content) < header_size or content[:4] != magic:
+        raise _damaged(
+            path,
+            f"begins with 0x{content[:4].hex()}" if content else "empty",
+            f"an IDX file of uint8 in {num_dims} dimensions (0x{magic.hex()})",
+        )
+    shape = struct.unpack(f">{num_dims}I", content[4:header_size])
+    values = np.frombuffer(content, np.uint8, offset=header_size)
+    num_values = int(np.prod(shape, dtype=object))
+    if len(values) != num_values:
+        raise _damaged(
+            path,
+            f"{len(values)} bytes after the header",
+            f"{num_values} for {'x'.join(map(str, shape))}",
+        )
+    return values.reshape(shape)
+
+
+def _damaged(path: Path, found: str, expected: str) -> DatasetError:
+    return DatasetError(
+        f"{path}: {found}; expected {expected}; replace it by the original file"
+    )

@@ -1,0 +1,38 @@
+"""Stratified splitting."""
+
+import numpy as np
+
+
+def split_validation(
+    labels: np.ndarray, fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cuts a validation part from a training set, class by class.
+
+    Args:
+      labels: int [N].
+      fraction: share of the validation part, in [0, 1).
+      seed: decides which examples of a class are taken.
+
+    Returns:
+      Training and validation indices, int64, sorted, disjoint and together all of
+      0..N-1. There are round(fraction * N) validation indices, and of each class
+      its share rounded down or up (largest remainders first).
+
+    Raises:
+      ValueError: `fraction` is outside [0, 1).
+    """
+    if not 0 <= fraction < 1:
+        raise ValueError(f"fraction={fraction}: expected at least 0 and below 1")
+    labels = np.asarray(labels)
+    classes, counts = np.unique(labels, return_counts=True)
+    shares = fraction * counts
+    taken = np.floor(shares).astype(int)
+    left_over = round(fraction * len(labels)) - taken.sum()
+    taken[np.argsort(taken - shares, kind="stable")[:left_over]] += 1
+
+    rng = np.random.default_rng(seed)
+    in_validation = np.zeros(len(labels), bool)
+    for label, count in zip(classes, taken, strict=True):
+        members = np.flatnonzero(labels == label)
+        in_validation[rng.permutation(members)[:count]] = True
+    return np.flatnonzero(~in_validation), np.flatnonzero(in_validation)

@@ -1,0 +1,38 @@
+"""What the tests share: the devices, a data_dir, and the way to the real MNIST."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Read when JAX is first imported, which is after this file.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = (
+        os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+    ).strip()
+
+# The user's own files must not decide a test that does not ask for them.
+_USER_RAW_DIR = os.environ.pop("MNIST_RAW_DIR", None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def data_dir(tmp_path_factory) -> Path:
+    """A temporary tfds data_dir, the default one for the whole session."""
+    path = tmp_path_factory.mktemp("tensorflow_datasets")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TFDS_DATA_DIR", str(path))
+        yield path
+
+
+@pytest.fixture(scope="session")
+def mnist_raw_dir() -> Path:
+    """The folder of the four MNIST files, from MNIST_RAW_DIR or beside the repository.
+
+    A test that asks for it is skipped where there is none.
+    """
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data" / "mnist"
+    path = Path(_USER_RAW_DIR) if _USER_RAW_DIR else beside
+    if not path.is_dir():
+        pytest.skip(f"no MNIST files: MNIST_RAW_DIR is not set and {beside} is missing")
+    return path
