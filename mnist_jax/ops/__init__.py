@@ -1,0 +1,1 @@
+"""Pure numeric functions with their own gradients: no Flax, no flags, no state."""
