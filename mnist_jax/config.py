@@ -1,0 +1,225 @@
+"""A run's settings: one frozen dataclass, its checks, and presets per model."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd")
+SCHEDULES = ("constant", "cosine", "onecycle")
+AUGMENTATIONS = ("none", "shift", "affine")
+SEQUENCES = ("rows", "columns", "pixels")
+PRESET_NAMES = ("default", "quick")
+
+# Where the data lies, how often to save and on how many devices to run do not
+# decide which run it is: it may be moved, and go on elsewhere.
+NOT_IDENTITY = ("data_dir", "raw_dir", "checkpoint_every", "num_devices")
+
+
+class ConfigError(Exception):
+    """A setting out of range; the message names the flag, its value and the remedy."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Every setting of one run; `launch.py` has a flag of the same name for each.
+
+    The settings from `hidden_sizes` on belong to the model: None where the model
+    has no such setting, or to take the model's own default.
+
+    Raises:
+      ConfigError: a value is out of its range.
+    """
+
+    model: str
+    dataset: str
+    preset: str = "default"
+    data_dir: str | None = None
+    raw_dir: str | None = None
+    seed: int = 0
+    epochs: int = 10
+    batch_size: int = 128
+    optimizer: str = "adam"
+    learning_rate: float = 1e-3
+    schedule: str = "constant"
+    weight_decay: float = 0.0
+    clip_norm: float = 0.0  # 0: no clipping
+    label_smoothing: float = 0.0
+    augment: str = "none"
+    validation_fraction: float = 0.1
+    num_devices: int = 0  # 0: all that the batch can use
+    checkpoint_every: int = 30  # chunks, each about a second of training
+    hidden_sizes: tuple[int, ...] | None = None
+    dropout: float | None = None
+    units: int | None = None
+    layers: int | None = None
+    bidirectional: bool | None = None
+    sequence: str | None = None
+
+    def __post_init__(self):
+        _at_least("seed", self.seed, 0)
+        _at_least("epochs", self.epochs, 1)
+        _at_least("batch_size", self.batch_size, 1)
+        _one_of("preset", self.preset, PRESET_NAMES)
+        _one_of("optimizer", self.optimizer, OPTIMIZERS)
+        _one_of("schedule", self.schedule, SCHEDULES)
+        _one_of("augment", self.augment, AUGMENTATIONS)
+        if not 0 < self.learning_rate < math.inf:
+            _refuse("learning_rate", self.learning_rate, "a finite number above 0")
+        for name in ("weight_decay", "clip_norm"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                _refuse(name, value, "a finite number of 0 or more")
+        for name in ("label_smoothing", "validation_fraction"):
+            _fraction(name, getattr(self, name))
+        _at_least("num_devices", self.num_devices, 0)
+        _at_least("checkpoint_every", self.checkpoint_every, 1)
+        if self.hidden_sizes is not None:
+            for size in self.hidden_sizes:
+                _at_least("hidden_sizes", size, 1)
+        if self.dropout is not None:
+            _fraction("dropout", self.dropout)
+        if self.units is not None:
+            _at_least("units", self.units, 1)
+        if self.layers is not None:
+            _at_least("layers", self.layers, 1)
+        if self.sequence is not None:
+            _one_of("sequence", self.sequence, SEQUENCES)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as JSON knows them (tuples become lists)."""
+        settings = dataclasses.asdict(self)
+        if self.hidden_sizes is not None:
+            settings["hidden_sizes"] = list(self.hidden_sizes)
+        return settings
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> "Config":
+        """The inverse of `to_dict`.
+
+        Raises:
+          ConfigError: a setting is unknown, missing or out of range.
+        """
+        names = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(settings) - names)
+        if unknown:
+            raise ConfigError(
+                f"unknown settings {', '.join(unknown)}: written by another version "
+                "of mnist_jax; use that version, or train again with --overwrite"
+            )
+        values = dict(settings)
+        if values.get("hidden_sizes") is not None:
+            values["hidden_sizes"] = tuple(values["hidden_sizes"])
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ConfigError(f"the settings are damaged ({error})") from error
+
+    def differences(self, other: "Config") -> list[str]:
+        """Names of the settings that make `self` and `other` different runs."""
+        return [
+            field.name
+            for field in dataclasses.fields(self)
+            if field.name not in NOT_IDENTITY
+            and getattr(self, field.name) != getattr(other, field.name)
+        ]
+
+
+def make_config(
+    model: str, dataset: str, preset: str = "default", **overrides: Any
+) -> Config:
+    """The preset of `model` for `dataset`, with `overrides` on top.
+
+    Args:
+      model: a name in `models.MODELS`; one without a preset gets Config's defaults.
+      dataset: a resolved name ('mnist', not 'auto').
+      preset: 'default' for the figures in the README, 'quick' for a first look.
+      **overrides: settings by name; None means not given.
+
+    Raises:
+      ConfigError: a value is out of its range.
+    """
+    settings = dict(PRESETS.get(model, {}))
+    if dataset == "digits":
+        settings.update(DIGITS_PRESETS.get(model, {}))
+    if preset == "quick":
+        settings["epochs"] = max(1, settings.get("epochs", Config.epochs) // 5)
+    settings.update({k: v for k, v in overrides.items() if v is not None})
+    if isinstance(settings.get("hidden_sizes"), list):  # as a flag gives them
+        settings["hidden_sizes"] = _sizes(settings["hidden_sizes"])
+    return Config(model=model, dataset=dataset, preset=preset, **settings)
+
+
+_RECURRENT = dict(
+    epochs=12,
+    batch_size=128,
+    optimizer="adam",
+    learning_rate=4e-3,
+    schedule="onecycle",
+    clip_norm=1.0,
+    units=128,
+    layers=1,
+    bidirectional=False,
+    dropout=0.0,
+    sequence="rows",
+)
+
+# Chosen on the validation part, within three minutes each on two CPU cores.
+PRESETS: dict[str, dict[str, Any]] = {
+    "linear": dict(epochs=20, batch_size=32, learning_rate=1e-3, schedule="cosine"),
+    "mlp": dict(
+        epochs=15,
+        batch_size=64,
+        learning_rate=1e-3,
+        schedule="cosine",
+        hidden_sizes=(512, 256),
+        dropout=0.2,
+    ),
+    "cnn": dict(
+        epochs=10,
+        batch_size=128,
+        learning_rate=3e-3,
+        schedule="onecycle",
+        dropout=0.5,
+    ),
+    "rnn": dict(_RECURRENT, learning_rate=1e-3),
+    "lstm": dict(_RECURRENT),
+    "gru": dict(_RECURRENT),
+}
+
+# The embedded digits hold 1,400 training images, MNIST 60,000: an epoch has a
+# fortieth of the steps, so a run needs more epochs, and smaller batches.
+DIGITS_PRESETS: dict[str, dict[str, Any]] = {
+    "linear": dict(epochs=60),
+    "mlp": dict(epochs=60, batch_size=32),
+    "cnn": dict(epochs=40, batch_size=32),
+    "rnn": dict(epochs=60, batch_size=32),
+    "lstm": dict(epochs=60, batch_size=32),
+    "gru": dict(epochs=60, batch_size=32),
+}
+
+
+def _sizes(texts: list[str]) -> tuple[int, ...]:
+    try:
+        return tuple(int(text) for text in texts)
+    except ValueError:
+        _refuse("hidden_sizes", ",".join(texts), "whole numbers, as in 512,256")
+
+
+def _refuse(name: str, value: Any, expected: str) -> NoReturn:
+    raise ConfigError(f"--{name}={value}: expected {expected}")
+
+
+def _at_least(name: str, value: int, minimum: int) -> None:
+    if value < minimum:
+        _refuse(name, value, f"a whole number of {minimum} or more")
+
+
+def _fraction(name: str, value: float) -> None:
+    if not 0 <= value < 1:
+        _refuse(name, value, "a number of at least 0 and below 1")
+
+
+def _one_of(name: str, value: str, names: tuple[str, ...]) -> None:
+    if value not in names:
+        _refuse(name, value, f"one of {', '.join(names)}")

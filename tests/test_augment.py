@@ -1,0 +1,93 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.ndimage
+
+from mnist_jax import augment
+
+
+def make_images(num=6):
+    """Float images with a margin of 8, so that no transform pushes a stroke out."""
+    images = np.zeros((num, 28, 28, 1), np.float32)
+    inner = np.random.default_rng(0).uniform(size=(num, 12, 12, 1))
+    images[:, 8:20, 8:20] = scipy.ndimage.gaussian_filter(inner, (0, 2, 2, 0))
+    return images
+
+
+KEYS = jax.random.split(jax.random.key(0), 6)
+
+
+def test_none_changes_nothing():
+    images = make_images()
+    np.testing.assert_array_equal(augment.augment("none", KEYS, images), images)
+
+
+def test_shift_moves_by_whole_pixels_within_range():
+    images = make_images()
+    moved = np.asarray(augment.augment("shift", KEYS, images))
+    found = set()
+    for before, after in zip(images, moved, strict=True):
+        reach = range(-augment.MAX_SHIFT, augment.MAX_SHIFT + 1)
+        matches = [
+            (y, x)
+            for y in reach
+            for x in reach
+            if np.array_equal(np.roll(before, (y, x), (0, 1)), after)
+        ]
+        assert len(matches) == 1
+        found.add(matches[0])
+    assert len(found) > 1
+
+
+def test_shift_reaches_every_offset_and_fills_with_zero():
+    images = jnp.ones((400, 28, 28, 1))
+    keys = jax.random.split(jax.random.key(1), 400)
+    sums = np.asarray(augment.shift(keys, images)).sum((1, 2, 3))
+    expected = {
+        (28 - abs(y)) * (28 - abs(x)) for y in range(-2, 3) for x in range(-2, 3)
+    }
+    assert set(sums.astype(int)) == expected
+
+
+def test_affine_with_all_ranges_zero_is_identity(monkeypatch):
+    for name in ("MAX_SHIFT", "MAX_ROTATION", "MAX_SCALING", "MAX_SHEAR"):
+        monkeypatch.setattr(augment, name, 0)
+    images = make_images()
+    np.testing.assert_allclose(augment.affine(KEYS, images), images, atol=1e-5)
+
+
+def test_affine_equals_scipy_with_the_same_map(monkeypatch):
+    for name in ("MAX_SHIFT", "MAX_SCALING", "MAX_SHEAR"):
+        monkeypatch.setattr(augment, name, 0)
+    images = make_images()
+    got = augment.affine(KEYS, images)
+    for key, image, turned in zip(KEYS, images[..., 0], got[..., 0], strict=True):
+        angle = augment.MAX_ROTATION * jax.random.uniform(key, (6,), minval=-1.0)[0]
+        cos, sin = np.cos(angle), np.sin(angle)
+        matrix = np.array([[cos, -sin], [sin, cos]])
+        centre = np.array([13.5, 13.5])
+        expected = scipy.ndimage.affine_transform(
+            image, matrix, centre - matrix @ centre, order=1, mode="constant"
+        )
+        np.testing.assert_allclose(turned, expected, atol=1e-4)
+
+
+def test_affine_keeps_range_and_most_ink():
+    images = make_images()
+    got = np.asarray(augment.affine(KEYS, images))
+    assert got.min() >= 0 and got.max() <= images.max() + 1e-6
+    ratio = got.sum((1, 2, 3)) / images.sum((1, 2, 3))
+    # Scaling by 1.1 in both directions changes the area by a fifth at most.
+    assert np.all(np.abs(np.log(ratio)) < 2 * np.log(1.12))
+    assert not np.allclose(got, images, atol=0.01)
+
+
+@pytest.mark.parametrize("name", ["shift", "affine"])
+def test_an_image_is_changed_by_its_own_key_alone(name):
+    images = make_images()
+    whole = augment.augment(name, KEYS, images)
+    part = augment.augment(name, KEYS[3:5], images[3:5])
+    np.testing.assert_allclose(whole[3:5], part, atol=1e-6)
+    again = augment.augment(name, KEYS, images)
+    np.testing.assert_array_equal(whole, again)

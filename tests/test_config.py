@@ -1,0 +1,110 @@
+import json
+import math
+
+import pytest
+
+from mnist_jax import models
+from mnist_jax.config import DIGITS_PRESETS, PRESETS, Config, ConfigError, make_config
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("seed", -1),
+        ("epochs", 0),
+        ("batch_size", 0),
+        ("optimizer", "lion"),
+        ("schedule", "linear"),
+        ("augment", "flip"),
+        ("preset", "best"),
+        ("sequence", "diagonal"),
+        ("learning_rate", 0.0),
+        ("learning_rate", -1e-3),
+        ("learning_rate", math.nan),
+        ("learning_rate", math.inf),
+        ("weight_decay", -0.1),
+        ("weight_decay", math.nan),
+        ("clip_norm", -1.0),
+        ("label_smoothing", 1.0),
+        ("label_smoothing", math.nan),
+        ("validation_fraction", 1.0),
+        ("validation_fraction", -0.1),
+        ("dropout", 1.0),
+        ("dropout", -0.5),
+        ("units", 0),
+        ("layers", 0),
+        ("hidden_sizes", (128, 0)),
+        ("hidden_sizes", ["128", "many"]),
+        ("num_devices", -1),
+        ("checkpoint_every", 0),
+    ],
+)
+def test_bad_value_is_named_in_one_line(name, value):
+    with pytest.raises(ConfigError) as caught:
+        make_config("gru", "mnist", **{name: value})
+    message = str(caught.value)
+    assert message.startswith(f"--{name}=") and "expected" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "digits"])
+@pytest.mark.parametrize("model", models.MODELS)
+def test_every_model_has_a_preset_that_builds(model, dataset):
+    config = make_config(model, dataset)
+    models.build_model(config)
+    assert model in PRESETS and model in DIGITS_PRESETS
+    # A preset names all of its model's settings, so that config.json is complete.
+    module = models.build_model(config)
+    for name in models.MODEL_SETTINGS:
+        assert getattr(config, name) == getattr(module, name, None)
+
+
+def test_a_flag_overrides_the_preset_and_nothing_else():
+    preset, changed = make_config("gru", "mnist"), make_config("gru", "mnist", units=7)
+    assert changed.units == 7
+    assert preset.differences(changed) == ["units"]
+
+
+def test_a_value_of_none_means_not_given():
+    assert make_config("mlp", "mnist", epochs=None) == make_config("mlp", "mnist")
+
+
+def test_false_and_zero_override():
+    config = make_config(
+        "gru", "mnist", dropout=0.0, bidirectional=False, clip_norm=0.0
+    )
+    assert config.clip_norm == 0.0 and config.bidirectional is False
+
+
+def test_quick_preset_has_a_fifth_of_the_epochs():
+    default, quick = (
+        make_config("mlp", "mnist", name) for name in ("default", "quick")
+    )
+    assert quick.epochs == max(1, default.epochs // 5)
+
+
+def test_digits_train_longer_than_mnist():
+    for model in PRESETS:
+        assert make_config(model, "digits").epochs > make_config(model, "mnist").epochs
+
+
+def test_json_round_trip():
+    for model in PRESETS:
+        config = make_config(model, "mnist", seed=3)
+        settings = json.loads(json.dumps(config.to_dict()))
+        assert Config.from_dict(settings) == config
+
+
+def test_place_of_data_and_devices_do_not_make_another_run():
+    config = make_config("mlp", "mnist")
+    moved = make_config("mlp", "mnist", data_dir="/x", num_devices=3)
+    assert config.differences(moved) == []
+    assert config.differences(make_config("mlp", "mnist", seed=1)) == ["seed"]
+
+
+def test_settings_of_another_version_are_refused():
+    settings = make_config("mlp", "mnist").to_dict()
+    with pytest.raises(ConfigError, match="unknown settings momentum"):
+        Config.from_dict({**settings, "momentum": 0.9})
+    with pytest.raises(ConfigError, match="damaged"):
+        Config.from_dict({"model": "mlp"})

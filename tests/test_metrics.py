@@ -1,0 +1,60 @@
+import math
+
+import numpy as np
+import pytest
+
+from mnist_jax import metrics
+
+LOGITS = np.array([[0.0, 0.0], [0.0, math.log(3.0)]], np.float32)
+LABELS = np.array([0, 1], np.int32)
+# By hand: probabilities are (1/2, 1/2) and (1/4, 3/4).
+LOSSES = [math.log(2.0), -math.log(0.75)]
+
+
+def test_sparse_cross_entropy_by_hand():
+    got = metrics.sparse_cross_entropy(LOGITS, LABELS)
+    np.testing.assert_allclose(got, LOSSES, rtol=1e-6)
+
+
+def test_one_hot_cross_entropy_equals_sparse():
+    got = metrics.one_hot_cross_entropy(LOGITS, np.eye(2, dtype=np.float32)[LABELS])
+    np.testing.assert_allclose(got, LOSSES, rtol=1e-6)
+
+
+def test_label_smoothing_by_hand():
+    # Targets 0.1 smoothed over 2 classes: 0.95 and 0.05.
+    first = math.log(2.0)
+    second = -0.95 * math.log(0.75) - 0.05 * math.log(0.25)
+    got = metrics.cross_entropy(LOGITS, LABELS, label_smoothing=0.1)
+    np.testing.assert_allclose(got, (first + second) / 2, rtol=1e-6)
+    plain = metrics.cross_entropy(LOGITS, LABELS)
+    np.testing.assert_allclose(plain, sum(LOSSES) / 2, rtol=1e-6)
+
+
+def test_accuracy_counts_right_answers():
+    logits = np.array([[1, 0], [1, 0], [0, 1]], np.float32)
+    assert metrics.accuracy(logits, np.array([0, 1, 1])) == np.float32(2 / 3)
+
+
+def test_score_by_hand():
+    loss, accuracy = metrics.score(LOGITS, LABELS)
+    assert loss == pytest.approx(sum(LOSSES) / 2, rel=1e-6)
+    assert accuracy == 1.0  # argmax takes the first of two equal logits
+
+
+def test_score_stays_finite_for_extreme_logits():
+    loss, accuracy = metrics.score(np.array([[1e4, -1e4]], np.float32), np.array([1]))
+    assert (loss, accuracy) == (2e4, 0.0)
+
+
+def test_softmax_rows_sum_to_one():
+    got = metrics.softmax(np.array([[0.0, math.log(3.0)], [1e4, 0.0]], np.float32))
+    np.testing.assert_allclose(got, [[0.25, 0.75], [1, 0]], atol=1e-7)
+    assert got.dtype == np.float32
+
+
+def test_confusion_matrix_has_true_classes_in_rows():
+    labels, predicted = np.array([0, 0, 2, 2, 2]), np.array([0, 2, 2, 2, 0])
+    matrix = metrics.confusion_matrix(predicted, labels, 3)
+    np.testing.assert_array_equal(matrix, [[1, 0, 1], [0, 0, 0], [1, 0, 2]])
+    assert metrics.per_class_accuracy(matrix) == [0.5, None, 2 / 3]

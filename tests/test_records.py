@@ -1,0 +1,105 @@
+import json
+
+import numpy as np
+import pytest
+
+from mnist_jax import records
+
+EPOCH = {
+    "epoch": 1,
+    "train_loss": 0.123456789012345,
+    "train_accuracy": 0.5,
+    "validation_loss": None,
+    "validation_accuracy": None,
+    "learning_rate": 1e-3,
+    "seconds": 2.0,
+    "images_per_second": 100.0,
+}
+
+
+def test_what_is_written_is_read_back_exactly(tmp_path):
+    records.write_config(tmp_path, {"model": "gru"})
+    records.write_metrics(tmp_path, [EPOCH, {**EPOCH, "epoch": 2}])
+    records.write_result(tmp_path, {"test_accuracy": 1 / 3})
+    assert records.read_config(tmp_path) == {"model": "gru"}
+    assert records.read_metrics(tmp_path) == [EPOCH, {**EPOCH, "epoch": 2}]
+    assert records.read_result(tmp_path) == {"test_accuracy": 1 / 3}
+
+
+def test_metrics_have_one_json_line_per_epoch(tmp_path):
+    records.write_metrics(tmp_path, [EPOCH, EPOCH])
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [tuple(json.loads(line)) for line in lines] == [records.EPOCH_KEYS] * 2
+
+
+def test_predictions_round_trip(tmp_path):
+    predictions = records.Predictions(
+        probabilities=np.full((3, 10), 0.1, np.float32),
+        labels=np.arange(3, dtype=np.int32),
+        shown=np.array([2, 0], np.int32),
+        shown_images=np.zeros((2, 28, 28), np.uint8),
+        sample_images=np.ones((4, 28, 28), np.uint8),
+        sample_labels=np.arange(4, dtype=np.int32),
+    )
+    records.write_predictions(tmp_path, predictions)
+    got = records.read_predictions(tmp_path)
+    for a, b in zip(got, predictions, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert a.dtype == b.dtype
+
+
+def test_an_empty_folder_holds_nothing(tmp_path):
+    assert records.read_config(tmp_path) is None
+    assert records.read_metrics(tmp_path) == []
+    assert records.read_result(tmp_path) is None
+    assert records.read_predictions(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "name, read",
+    [
+        ("config.json", records.read_config),
+        ("metrics.jsonl", records.read_metrics),
+        ("result.json", records.read_result),
+        ("predictions.npz", records.read_predictions),
+    ],
+)
+@pytest.mark.parametrize("content", [b"{", b"\x00\xff\xfe", b"PK\x03\x04broken"])
+def test_damage_is_told_in_one_line_with_the_file(tmp_path, name, read, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(records.RecordsError) as caught:
+        read(tmp_path)
+    assert str(tmp_path / name) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    records.write_result(tmp_path, {"old": 1})
+
+    def fail(*arguments):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(records.os, "fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        records.write_result(tmp_path, {"new": 2})
+    assert records.read_result(tmp_path) == {"old": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_overwriting_removes_the_run_and_nothing_else(tmp_path):
+    records.write_config(tmp_path, {"old": 1})
+    records.write_metrics(tmp_path, [EPOCH])
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "notes.txt").write_text("mine")
+    records.start_run(tmp_path, {"new": 2}, overwrite=True)
+    assert records.read_config(tmp_path) == {"new": 2}
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["config.json", "notes.txt"]
+
+
+def test_a_workdir_that_is_a_file_is_refused(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("mine")
+    with pytest.raises(records.RecordsError, match="--workdir=.*cannot be written"):
+        records.start_run(path, {}, overwrite=True)
+    assert path.read_text() == "mine"
