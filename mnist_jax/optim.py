@@ -1,0 +1,63 @@
+"""Optimizers and learning-rate schedules by name, from optax."""
+
+import jax
+import optax
+
+from mnist_jax.config import Config
+
+_WARM_UP = 0.3  # share of a one-cycle run in which the rate rises
+_MOMENTUM = 0.9
+
+
+def make_schedule(name: str, learning_rate: float, num_steps: int) -> optax.Schedule:
+    """The learning rate as a function of the step.
+
+    Args:
+      name: 'constant'; 'cosine', down to 0 (Loshchilov and Hutter, 2017); or
+        'onecycle', a cosine warm-up from a 25th followed by a cosine decay to
+        nearly 0 (Smith and Topin, 2018).
+      learning_rate: the constant, the first or the highest rate.
+      num_steps: length of the whole run.
+
+    Raises:
+      KeyError: unknown name.
+    """
+    make = {
+        "constant": lambda: optax.constant_schedule(learning_rate),
+        "cosine": lambda: optax.cosine_decay_schedule(learning_rate, num_steps),
+        "onecycle": lambda: optax.cosine_onecycle_schedule(
+            num_steps, learning_rate, pct_start=_WARM_UP
+        ),
+    }[name]
+    return make()
+
+
+def make_optimizer(
+    config: Config, schedule: optax.Schedule
+) -> optax.GradientTransformation:
+    """The optimizer of `config`, with gradient clipping and weight decay.
+
+    Decay falls on kernels alone, not on biases. AdamW decouples it from the
+    adaptive scale (Loshchilov and Hutter, 2019); for the others it is the L2
+    penalty's gradient, added before their own rule.
+
+    Raises:
+      KeyError: unknown name.
+    """
+
+    def is_kernel(params):
+        return jax.tree.map(lambda p: p.ndim > 1, params)
+
+    decay = config.weight_decay
+    rule = {
+        "adam": lambda: optax.adam(schedule),
+        "adamw": lambda: optax.adamw(schedule, weight_decay=decay, mask=is_kernel),
+        "rmsprop": lambda: optax.rmsprop(schedule, decay=0.9, eps=1e-7),
+        "sgd": lambda: optax.sgd(schedule, momentum=_MOMENTUM),
+    }[config.optimizer]()
+    parts = []
+    if config.clip_norm > 0:
+        parts.append(optax.clip_by_global_norm(config.clip_norm))
+    if decay > 0 and config.optimizer != "adamw":
+        parts.append(optax.add_decayed_weights(decay, is_kernel))
+    return optax.chain(*parts, rule)

@@ -1,0 +1,185 @@
+"""Devices: the only file that names devices, pmap or processes.
+
+Data parallelism by `jax.pmap`: every device holds the whole data set and the same
+state, and takes its own part of each global batch. The state carries no replica
+axis (`in_axes=None`, `out_axes=None`), so what a run saves does not depend on how
+many devices it used. Gradients are averaged in one place, `average`.
+"""
+
+import functools
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mnist_jax.config import ConfigError
+from mnist_jax.step import Batch, Metrics, TrainState, TrainStep
+
+Array = jax.Array
+
+AXIS = "batch"
+# Below this a device's products are too small to be worth the exchange of gradients.
+_MIN_IMAGES_PER_DEVICE = 16
+EVALUATION_BATCH = 250  # images per device at a time
+
+
+def start(num_devices: int = 0) -> None:
+    """Gives JAX one virtual device per CPU core; call it before JAX's first use.
+
+    One device per core, each working alone on its part of the batch, is faster than
+    one device that spreads every small product over all cores. It has no effect on
+    GPU and TPU, nor where XLA_FLAGS already sets the number.
+
+    Args:
+      num_devices: how many to make; 0 for one per core that this process may use.
+    """
+    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
+    if jax._src.xla_bridge.backends_are_initialized():
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    jax.config.update("jax_num_cpu_devices", num_devices or cores or os.cpu_count())
+
+
+def choose_devices(num_devices: int, batch_size: int | None = None) -> list[jax.Device]:
+    """The devices for a run.
+
+    Args:
+      num_devices: how many; 0 for all, or for the most that divide the batch and
+        leave each device enough images to be worth it.
+      batch_size: images in a global batch; None where there is no such thing.
+
+    Raises:
+      ConfigError: there are not so many, or the batch does not divide.
+    """
+    devices = jax.local_devices()
+    if num_devices > len(devices):
+        raise ConfigError(
+            f"--num_devices={num_devices}: this machine has {len(devices)} "
+            f"({devices[0].platform}); give {len(devices)} or fewer"
+        )
+    if batch_size is None:
+        return devices[: num_devices or len(devices)]
+    if num_devices == 0:
+        most = max(1, min(len(devices), batch_size // _MIN_IMAGES_PER_DEVICE))
+        num_devices = max(n for n in range(1, most + 1) if batch_size % n == 0)
+    if batch_size % num_devices:
+        raise ConfigError(
+            f"--batch_size={batch_size} does not divide over --num_devices="
+            f"{num_devices}: give a multiple of {num_devices}"
+        )
+    return devices[:num_devices]
+
+
+def average(tree: Any) -> Any:
+    """Mean over the devices; only inside a program of this file."""
+    return jax.lax.pmean(tree, AXIS)
+
+
+def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
+    """Places a copy of every array on every device, as the programs here expect."""
+    mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
+    replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    return jax.device_put(tree, replicated)
+
+
+def split_order(order: np.ndarray, num_devices: int) -> np.ndarray:
+    """Deals global batches out: int32 [S, B] -> [D, S, B / D]."""
+    num_steps, batch_size = order.shape
+    parts = order.reshape(num_steps, num_devices, batch_size // num_devices)
+    return np.ascontiguousarray(parts.swapaxes(0, 1))
+
+
+def make_train_chunk(
+    train_step: TrainStep, devices: Sequence[jax.Device]
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """Compiles many training steps into one program.
+
+    The number of steps is an argument of the program, not a constant in it: chunks
+    of any length share one compilation, and `start == stop` compiles and changes
+    nothing.
+
+    Args:
+      train_step: averages its gradients by `average`.
+      devices: where to run.
+
+    Returns:
+      (state, history, images, labels, order, start, stop) -> (state, history):
+        state: TrainState, donated.
+        history: Metrics [S] of the epoch, donated; entries start to stop are set.
+        images, labels: the whole data set, uint8 [N, 28, 28, 1] and int32 [N].
+        order: int32 [D, S, B / D], see `split_order`; rows of the data set.
+        start, stop: int32 [], the steps of the epoch to do.
+    """
+
+    def chunk(state, history, images, labels, order, start, stop):
+        batch_size = order.shape[-1]
+        positions = jax.lax.axis_index(AXIS) * batch_size + jnp.arange(batch_size)
+
+        def body(i, carry):
+            state, history = carry
+            rows = order[i]
+            state, metrics = train_step(
+                state, Batch(images[rows], labels[rows], positions)
+            )
+            history = jax.tree.map(lambda h, m: h.at[i].set(m), history, metrics)
+            return state, history
+
+        return jax.lax.fori_loop(start, stop, body, (state, history))
+
+    return jax.pmap(
+        chunk,
+        axis_name=AXIS,
+        in_axes=(None, None, None, None, 0, None, None),
+        out_axes=None,
+        devices=devices,
+        donate_argnums=(0, 1),
+    )
+
+
+def make_predict(
+    eval_step: Callable[[Any, Array], Array],
+    devices: Sequence[jax.Device],
+    batch_size: int = EVALUATION_BATCH,
+) -> Callable[[Any, np.ndarray], np.ndarray]:
+    """Compiles evaluation of a set of images of any size, once for all sizes.
+
+    Args:
+      eval_step: (params, images uint8 [b, 28, 28, 1]) -> logits float32 [b, K].
+      devices: where to run.
+      batch_size: images per device at a time.
+
+    Returns:
+      (params, images uint8 [N, 28, 28, 1]) -> logits float32 [N, K]. The last batch
+      is filled up with blank images, whose logits are dropped.
+    """
+
+    @functools.partial(
+        jax.pmap, axis_name=AXIS, in_axes=(None, 0), out_axes=None, devices=devices
+    )
+    def predict_batch(params, images):
+        return jax.lax.all_gather(eval_step(params, images), AXIS)
+
+    def predict(params: Any, images: np.ndarray) -> np.ndarray:
+        block = len(devices) * batch_size
+        padded = np.zeros((-(-len(images) // block) * block, 28, 28, 1), np.uint8)
+        padded[: len(images)] = images
+        blocks = padded.reshape(-1, len(devices), batch_size, 28, 28, 1)
+        logits = [predict_batch(params, one) for one in blocks]
+        return np.concatenate([np.asarray(x).reshape(block, -1) for x in logits])[
+            : len(images)
+        ]
+
+    return predict
+
+
+def describe(devices: Sequence[jax.Device]) -> dict[str, Any]:
+    """What a run's record says of its devices."""
+    return {
+        "platform": devices[0].platform,
+        "kind": devices[0].device_kind,
+        "num_devices": len(devices),
+    }

@@ -1,0 +1,115 @@
+"""One training step and one evaluation step: pure functions of arrays."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from mnist_jax import augment, metrics
+
+Array = jax.Array
+
+
+class Batch(NamedTuple):
+    """One device's part of a global batch; b images on this device."""
+
+    images: Array  # uint8 [b, 28, 28, 1], 0-255
+    labels: Array  # int32 [b]
+    positions: Array  # int32 [b], places in the global batch
+
+
+class TrainState(NamedTuple):
+    """All that changes in training; with the seed it decides the run's future."""
+
+    step: Array  # int32 [], steps done
+    params: Any
+    opt_state: Any
+
+
+class Metrics(NamedTuple):
+    """Of one batch: float32 []; of a history of S steps: float32 [S]."""
+
+    loss: Array
+    accuracy: Array
+
+
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+
+def init_state(
+    model: nn.Module, optimizer: optax.GradientTransformation, seed: int
+) -> TrainState:
+    """The state before the first step, drawn from `seed`."""
+
+    @jax.jit
+    def init():
+        images = jnp.zeros((1, 28, 28, 1), jnp.float32)
+        key, _ = jax.random.split(jax.random.key(seed))
+        params = model.init(key, images)["params"]
+        return TrainState(jnp.int32(0), params, optimizer.init(params))
+
+    return init()
+
+
+def make_train_step(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    *,
+    seed: int,
+    augmentation: str = "none",
+    label_smoothing: float = 0.0,
+    average: Callable[[Any], Any] = lambda tree: tree,
+) -> TrainStep:
+    """Closes the step over what does not change.
+
+    Args:
+      model: takes float32 images and keys, returns logits.
+      optimizer: an optax transformation.
+      seed: what augmentation and dropout are drawn from.
+      augmentation: 'none', 'shift' or 'affine'.
+      label_smoothing: see `metrics.cross_entropy`.
+      average: mean over devices of a tree of arrays; nothing for one device.
+
+    Returns:
+      (state, batch) -> (state, metrics), where the metrics are those of the batch
+      before its own update.
+    """
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        _, key = jax.random.split(jax.random.key(seed))
+        key = jax.random.fold_in(key, state.step)
+        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(batch.positions)
+        augment_keys, dropout_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+        images = to_float(batch.images)
+        images = augment.augment(augmentation, augment_keys, images)
+
+        def loss_fn(params):
+            logits = model.apply({"params": params}, images, dropout_keys)
+            loss = metrics.cross_entropy(logits, batch.labels, label_smoothing)
+            return loss, logits
+
+        (loss, logits), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        batch_metrics = Metrics(loss, metrics.accuracy(logits, batch.labels))
+        grads, batch_metrics = average((grads, batch_metrics))
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, opt_state), batch_metrics
+
+    return train_step
+
+
+def make_eval_step(model: nn.Module) -> Callable[[Any, Array], Array]:
+    """(params, uint8 images [b, 28, 28, 1]) -> logits float32 [b, 10]."""
+
+    def eval_step(params: Any, images: Array) -> Array:
+        return model.apply({"params": params}, to_float(images))
+
+    return eval_step
+
+
+def to_float(images: Array) -> Array:
+    """uint8 0-255 -> float32 0-1, the same shape."""
+    return images.astype(jnp.float32) / 255

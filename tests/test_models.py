@@ -1,0 +1,190 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mnist_jax import models
+from mnist_jax.config import Config, ConfigError, make_config
+from mnist_jax.models import MODELS, build_model, drop
+
+IMAGES = np.random.default_rng(0).uniform(size=(4, 28, 28, 1)).astype(np.float32)
+KEYS = jax.random.split(jax.random.key(7), 4)
+
+
+def init(model):
+    return model.init(jax.random.key(0), IMAGES)["params"]
+
+
+def count(params):
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+@pytest.mark.parametrize(
+    "name, num_params",
+    [
+        ("linear", 784 * 10 + 10),
+        ("mlp", 784 * 512 + 512 + 512 * 256 + 256 + 256 * 10 + 10),
+        ("cnn", 34_826),
+        ("rnn", (28 + 128) * 128 + 128 + 1290),
+        ("lstm", (28 + 128) * 512 + 512 + 1290),
+        ("gru", (28 + 128) * 384 + 384 + 128 + 1290),
+    ],
+)
+def test_preset_has_the_known_number_of_parameters(name, num_params):
+    params = init(build_model(make_config(name, "mnist")))
+    assert count(params) == num_params
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_logits_have_shape_and_are_repeatable(name):
+    model = build_model(make_config(name, "mnist"))
+    params = init(model)
+    logits = model.apply({"params": params}, IMAGES)
+    assert logits.shape == (4, 10) and logits.dtype == jnp.float32
+    again = model.apply({"params": init(model)}, IMAGES)
+    np.testing.assert_array_equal(logits, again)
+    assert np.unique(np.asarray(logits)[:, 0]).size == 4, "images are told apart"
+
+
+def test_cnn_equals_flax_convolutions():
+    model = models.CNN(dropout=0.5)
+    params = init(model)
+
+    class Reference(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            for features in (32, 64):
+                x = nn.relu(nn.Conv(features, (3, 3), padding="VALID")(x))
+                x = nn.max_pool(x, (2, 2), strides=(2, 2))
+            return nn.Dense(10)(x.reshape(x.shape[0], -1))
+
+    renamed = {name.replace("ConvPool", "Conv"): p for name, p in params.items()}
+    expected = Reference().apply({"params": renamed}, IMAGES)
+    got = model.apply({"params": params}, IMAGES)
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_gru_equals_flax_rnn_over_rows():
+    model = models.GRU(units=16)
+    params = init(model)
+    own = params["RecurrentLayer_0"]
+    cut = lambda x, k: x[..., k * 16 : (k + 1) * 16]  # noqa: E731
+    cell = {}
+    for k, gate in enumerate("rzn"):
+        cell["i" + gate] = {
+            "kernel": cut(own["input_kernel"], k),
+            "bias": cut(own["bias"], k),
+        }
+        cell["h" + gate] = {"kernel": cut(own["recurrent_kernel"], k)}
+    cell["hn"]["bias"] = own["hidden_bias"]
+    rnn = nn.RNN(nn.GRUCell(features=16), return_carry=True)
+    carry, _ = rnn.apply({"params": {"cell": cell}}, IMAGES[..., 0])
+    dense = params["Dense_0"]
+    expected = carry @ dense["kernel"] + dense["bias"]
+    got = model.apply({"params": params}, IMAGES)
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["rnn", "lstm", "gru"])
+def test_columns_read_the_transposed_image(name):
+    rows = MODELS[name](units=8, sequence="rows")
+    columns = MODELS[name](units=8, sequence="columns")
+    variables = {"params": init(rows)}
+    np.testing.assert_allclose(
+        columns.apply(variables, IMAGES.transpose(0, 2, 1, 3)),
+        rows.apply(variables, IMAGES),
+        atol=1e-6,
+    )
+
+
+def test_pixels_are_read_row_by_row_as_784_steps():
+    sequence = models._as_sequence(IMAGES, "pixels")
+    assert sequence.shape == (784, 4, 1)
+    np.testing.assert_array_equal(sequence[28 * 3 + 5, :, 0], IMAGES[:, 3, 5, 0])
+    model = models.RNN(units=8, sequence="pixels")
+    assert model.apply({"params": init(model)}, IMAGES).shape == (4, 10)
+
+
+def test_reverse_layer_equals_forward_layer_on_reversed_sequence():
+    sequence = np.random.default_rng(0).normal(size=(6, 3, 2)).astype(np.float32)
+    for last_only in (True, False):
+        make = lambda reverse: models.RecurrentLayer("lstm", 5, last_only, reverse)  # noqa: B023, E731
+        variables = make(False).init(jax.random.key(0), sequence)
+        forward = make(False).apply(variables, sequence[::-1])
+        if not last_only:
+            forward = forward[::-1]
+        backward = make(True).apply(variables, sequence)
+        np.testing.assert_allclose(backward, forward, atol=1e-6)
+
+
+def test_layers_and_directions_change_the_parameters_as_expected():
+    model = models.GRU(units=8, layers=2, bidirectional=True)
+    gru = lambda inputs: 3 * 8 * (inputs + 8) + 3 * 8 + 8  # noqa: E731
+    params = init(model)
+    assert count(params) == 2 * gru(28) + 2 * gru(16) + 16 * 10 + 10
+    assert model.apply({"params": params}, IMAGES).shape == (4, 10)
+
+
+def test_forget_gate_starts_at_one():
+    bias = init(models.LSTM(units=8))["RecurrentLayer_0"]["bias"]
+    np.testing.assert_array_equal(bias, [0] * 8 + [1] * 8 + [0] * 16)
+
+
+def test_recurrent_kernels_are_orthogonal_gate_by_gate():
+    kernel = init(models.LSTM(units=8))["RecurrentLayer_0"]["recurrent_kernel"]
+    for block in np.split(np.asarray(kernel), 4, axis=1):
+        np.testing.assert_allclose(block @ block.T, np.eye(8), atol=1e-5)
+
+
+def test_dropout_drops_the_share_and_keeps_the_mean():
+    x = jnp.ones((4, 50_000))
+    dropped = np.asarray(drop(x, 0.3, KEYS, 0))
+    assert set(np.unique(dropped)) == {np.float32(0), np.float32(1 / 0.7)}
+    # Five standard deviations of a binomial share over 200,000 draws: 0.005.
+    assert abs((dropped == 0).mean() - 0.3) < 0.005
+    np.testing.assert_array_equal(drop(x, 0.3, None, 0), x)
+    np.testing.assert_array_equal(drop(x, 0.0, KEYS, 0), x)
+
+
+def test_dropout_of_an_image_depends_on_its_own_key_alone():
+    x = jnp.ones((4, 100))
+    whole = drop(x, 0.5, KEYS, 1)
+    np.testing.assert_array_equal(whole[2:], drop(x[2:], 0.5, KEYS[2:], 1))
+    assert not np.array_equal(whole, drop(x, 0.5, KEYS, 2)), "layers differ"
+    # Time-major: the images are on axis 1.
+    sequence = drop(jnp.ones((3, 4, 100)), 0.5, KEYS, 1, axis=1)
+    part = drop(jnp.ones((3, 2, 100)), 0.5, KEYS[:2], 1, axis=1)
+    np.testing.assert_array_equal(sequence[:, :2], part)
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "gru"])
+def test_dropout_acts_only_with_keys(name):
+    model = MODELS[name](dropout=0.5)
+    variables = {"params": init(model)}
+    plain = model.apply(variables, IMAGES)
+    assert not np.allclose(model.apply(variables, IMAGES, KEYS), plain)
+    np.testing.assert_array_equal(model.apply(variables, IMAGES), plain)
+
+
+def test_unknown_model_names_the_known_ones():
+    with pytest.raises(ConfigError, match="--model=transformer.*linear, mlp, cnn"):
+        build_model(Config(model="transformer", dataset="mnist"))
+
+
+def test_setting_of_another_model_is_refused():
+    with pytest.raises(ConfigError, match="--units is not a setting of --model=cnn"):
+        build_model(make_config("cnn", "mnist", units=3))
+
+
+def test_a_model_is_added_by_one_module(monkeypatch):
+    class Wide(nn.Module):
+        units: int = 3
+
+        @nn.compact
+        def __call__(self, images, keys=None):
+            return nn.Dense(10)(nn.Dense(self.units)(images.reshape(len(images), -1)))
+
+    monkeypatch.setitem(MODELS, "wide", Wide)
+    assert build_model(make_config("wide", "mnist")).units == 3
+    assert build_model(make_config("wide", "mnist", units=5)).units == 5
