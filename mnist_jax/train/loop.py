@@ -1,0 +1,202 @@
+"""The only training loop, and what it saves."""
+
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from mnist_jax import metrics, parallel, records, step
+from mnist_jax.checkpoints import Checkpoints
+from mnist_jax.config import Config
+from mnist_jax.progress import Progress
+from mnist_jax.train.run import Run, epoch_order
+
+CHUNK_SECONDS = 1.0  # of training between two looks at signals, clock and bar
+_FIRST_CHUNK = 8  # steps, to learn how long one takes
+
+
+class TrainingError(Exception):
+    """Training cannot go on; the message is one line with the likely cause."""
+
+
+class Interrupted(Exception):
+    """A signal stopped the run after it was saved; see `signal_number`."""
+
+    def __init__(self, message: str, signal_number: int):
+        super().__init__(message)
+        self.signal_number = signal_number
+
+
+class Clock(NamedTuple):
+    """Seconds so far, over all starts of the run."""
+
+    compile: float = 0.0
+    train: float = 0.0
+    epoch: float = 0.0  # those of the epoch in progress
+
+    def add(self, seconds: float) -> "Clock":
+        return self._replace(train=self.train + seconds, epoch=self.epoch + seconds)
+
+
+class Snapshot(NamedTuple):
+    """All that a checkpoint holds: with the config it decides the run's future."""
+
+    state: step.TrainState
+    history: step.Metrics  # float32 [S], of the epoch in progress
+    clock: Clock
+
+
+def fit(run: Run, workdir: Path, checkpoints: Checkpoints) -> tuple[Any, Clock]:
+    """Trains to the last epoch, from the last checkpoint if there is one.
+
+    Returns:
+      (params, clock) at the end.
+
+    Raises:
+      CheckpointError, TrainingError, Interrupted: see `train_and_evaluate`.
+    """
+    config, num_steps = run.config, run.num_steps
+    total = config.epochs * num_steps
+    state, history, clock = _restore(run, checkpoints)
+    done = int(state.step)
+    epochs = records.read_metrics(workdir)[: done // num_steps]
+    data = (run.dataset.train_images, run.dataset.train_labels)
+    state, history, data = parallel.replicate((state, history, data), run.devices)
+    order = _order(run, done // num_steps)
+    began = time.perf_counter()
+    state, history = _compile(run, state, history, data, order)
+    clock = clock._replace(compile=clock.compile + time.perf_counter() - began)
+
+    chunk_steps, num_chunks = _FIRST_CHUNK, 0
+    with Progress(config, num_steps, done) as progress, _Signals() as signals:
+        while done < total:
+            epoch, first = divmod(done, num_steps)
+            if first == 0:
+                order = _order(run, epoch)
+            last = min(num_steps, first + chunk_steps)
+            began = time.perf_counter()
+            state, history = run.chunk(state, history, *data, order, first, last)
+            steps = jax.device_get(history)  # waits for the chunk
+            seconds = time.perf_counter() - began
+
+            _check_finite(steps.loss[first:last], done, config)
+            clock = clock.add(seconds)
+            chunk_steps = max(1, round(CHUNK_SECONDS * (last - first) / seconds))
+            num_chunks += 1
+            done += last - first
+            progress.update(
+                last - first,
+                steps.loss[first:last].mean(),
+                steps.accuracy[first:last].mean(),
+            )
+            if last == num_steps:
+                epochs.append(_measure(run, state.params, steps, done, clock.epoch))
+                records.write_metrics(workdir, epochs)
+                progress.end_epoch(epochs[-1])
+                clock = clock._replace(epoch=0.0)
+            stop = signals.received if done < total else None
+            if stop or done == total or num_chunks % config.checkpoint_every == 0:
+                _save(checkpoints, Snapshot(state, history, clock))
+            if stop:
+                raise Interrupted(
+                    f"stopped by {stop.name} after step {done} of {total}; the run is "
+                    f"saved in {workdir}: the same command goes on from there",
+                    stop,
+                )
+    return state.params, clock
+
+
+def _order(run: Run, epoch: int) -> np.ndarray:
+    order = epoch_order(run.train_rows, run.config.batch_size, run.config.seed, epoch)
+    return parallel.split_order(order, len(run.devices))
+
+
+def _restore(run: Run, checkpoints: Checkpoints) -> Snapshot:
+    """The last checkpoint, or the start of a new run."""
+    # Two arrays: both are donated to the program, and each buffer only once.
+    history = step.Metrics(*np.zeros((2, run.num_steps), np.float32))
+    start = Snapshot(run.state, history, Clock())
+    if checkpoints.latest_step() is None:
+        return start
+    params, training = checkpoints.restore(start.state.params, _training(start))
+    state = step.TrainState(training["step"], params, training["opt_state"])
+    clock = Clock(**{name: float(x) for name, x in training["clock"].items()})
+    return Snapshot(state, step.Metrics(**training["history"]), clock)
+
+
+def _save(checkpoints: Checkpoints, snapshot: Snapshot) -> None:
+    state = snapshot.state
+    checkpoints.save(int(state.step), state.params, _training(snapshot))
+
+
+def _training(snapshot: Snapshot) -> dict[str, Any]:
+    """All but the params, as trees that orbax knows."""
+    return {
+        "step": snapshot.state.step,
+        "opt_state": snapshot.state.opt_state,
+        "history": snapshot.history._asdict(),
+        "clock": snapshot.clock._asdict(),
+    }
+
+
+def _compile(run: Run, state, history, data, order):
+    """Runs both programs on nothing, so that no later time includes compilation."""
+    run.predict(state.params, run.dataset.train_images[:1])
+    return jax.block_until_ready(run.chunk(state, history, *data, order, 0, 0))
+
+
+def _check_finite(losses: np.ndarray, done: int, config: Config) -> None:
+    bad = np.flatnonzero(~np.isfinite(losses))
+    if len(bad):
+        raise TrainingError(
+            f"the loss is {losses[bad[0]]} at step {done + bad[0] + 1}: most likely "
+            f"the learning rate is too high; lower --learning_rate (now "
+            f"{config.learning_rate:g}) or set --clip_norm (now {config.clip_norm:g}), "
+            "and train again with --overwrite"
+        )
+
+
+def _measure(run: Run, params, steps, done: int, seconds: float) -> dict[str, Any]:
+    """One line of metrics.jsonl; the training part is the mean over its batches."""
+    rows = run.validation_rows
+    loss = accuracy = None
+    if len(rows):
+        logits = run.predict(params, run.dataset.train_images[rows])
+        loss, accuracy = metrics.score(logits, run.dataset.train_labels[rows])
+    return {
+        "epoch": done // run.num_steps,
+        "train_loss": float(steps.loss.mean(dtype=np.float64)),
+        "train_accuracy": float(steps.accuracy.mean(dtype=np.float64)),
+        "validation_loss": loss,
+        "validation_accuracy": accuracy,
+        "learning_rate": float(run.schedule(done - 1)),
+        "seconds": seconds,
+        "images_per_second": run.num_steps * run.config.batch_size / seconds,
+    }
+
+
+class _Signals:
+    """Notes SIGINT and SIGTERM instead of dying; a second SIGINT is not caught."""
+
+    def __init__(self):
+        self.received: signal.Signals | None = None
+        self._before: dict = {}
+
+    def __enter__(self) -> "_Signals":
+        # Python allows handlers in the main thread only.
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *exception):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number, frame):
+        self.received = signal.Signals(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)

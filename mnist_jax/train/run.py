@@ -1,0 +1,83 @@
+"""What a config stands for: the data, the first state and the compiled programs."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from mnist_jax import datasets, models, optim, parallel, step
+from mnist_jax.config import Config, ConfigError
+
+
+class Run(NamedTuple):
+    """Everything that training needs and that does not change while it runs."""
+
+    config: Config
+    dataset: datasets.Dataset
+    train_rows: np.ndarray  # int [N], of the training set
+    validation_rows: np.ndarray  # int [M], of the training set
+    num_steps: int  # per epoch
+    schedule: optax.Schedule
+    devices: list[jax.Device]
+    state: step.TrainState  # before the first step, on the host
+    chunk: Callable  # see parallel.make_train_chunk
+    predict: Callable  # see parallel.make_predict
+
+
+def prepare(config: Config) -> Run:
+    """Loads the data and builds the programs; writes nothing."""
+    devices = parallel.choose_devices(config.num_devices, config.batch_size)
+    model = models.build_model(config)
+    dataset = datasets.load(config.dataset, config.data_dir, config.raw_dir)
+    train_rows, validation_rows = datasets.split_validation(
+        dataset.train_labels, config.validation_fraction, config.seed
+    )
+    num_steps = len(train_rows) // config.batch_size
+    if num_steps == 0:
+        raise ConfigError(
+            f"--batch_size={config.batch_size}: {dataset.name} has {len(train_rows)} "
+            "images to train on; give that many or fewer"
+        )
+    schedule = optim.make_schedule(
+        config.schedule, config.learning_rate, num_steps * config.epochs
+    )
+    optimizer = optim.make_optimizer(config, schedule)
+    train_step = step.make_train_step(
+        model,
+        optimizer,
+        seed=config.seed,
+        augmentation=config.augment,
+        label_smoothing=config.label_smoothing,
+        average=parallel.average,
+    )
+    return Run(
+        config=config,
+        dataset=dataset,
+        train_rows=train_rows,
+        validation_rows=validation_rows,
+        num_steps=num_steps,
+        schedule=schedule,
+        devices=devices,
+        state=jax.device_get(step.init_state(model, optimizer, config.seed)),
+        chunk=parallel.make_train_chunk(train_step, devices),
+        predict=parallel.make_predict(step.make_eval_step(model), devices),
+    )
+
+
+def epoch_order(rows: np.ndarray, batch_size: int, seed: int, epoch: int) -> np.ndarray:
+    """The batches of one epoch, a function of (seed, epoch) alone.
+
+    Args:
+      rows: int [N], the rows to draw from.
+      batch_size: B.
+      seed: the run's seed.
+      epoch: 0 for the first.
+
+    Returns:
+      int32 [N // B, B]; each row once at most, other leftovers in each epoch.
+    """
+    shuffled = np.random.default_rng((seed, epoch)).permutation(rows)
+    num_steps = len(rows) // batch_size
+    return shuffled[: num_steps * batch_size].reshape(num_steps, -1).astype(np.int32)
