@@ -1,0 +1,219 @@
+"""Train, score and use classifiers of handwritten digits.
+
+  python launch.py --model=gru
+  python launch.py --mode=evaluate --workdir=runs/mnist-gru-0
+  python launch.py --mode=predict --workdir=runs/mnist-gru-0 --images=a.png,b.png
+  python launch.py --mode=plot --workdir=runs/mnist-gru-0
+
+A flag of a setting whose default is not stated takes it from the model's preset.
+"""
+
+import functools
+import sys
+from pathlib import Path
+
+import numpy as np
+from absl import app, flags
+
+from mnist_jax import config as config_lib
+from mnist_jax import datasets, images, models, parallel, predict, records, train
+from mnist_jax.checkpoints import CheckpointError
+
+USER_ERRORS = (
+    CheckpointError,
+    config_lib.ConfigError,
+    datasets.DatasetError,
+    images.ImageError,
+    records.RecordsError,
+    train.TrainingError,
+)
+
+_MODE = flags.DEFINE_enum(
+    "mode",
+    "train",
+    ["train", "evaluate", "predict", "plot"],
+    "train a model; score a trained one; classify image files; draw a run's figures "
+    "again",
+)
+_MODEL = flags.DEFINE_enum("model", "gru", list(models.MODELS), "what to train")
+_PRESET = flags.DEFINE_enum(
+    "preset",
+    "default",
+    config_lib.PRESET_NAMES,
+    "where settings that are not given come from; quick has a fifth of the epochs",
+)
+_DATASET = flags.DEFINE_enum(
+    "dataset",
+    "auto",
+    datasets.NAMES,
+    "auto is mnist, or, where that cannot be had, the embedded digits",
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "the run's folder (default: runs/<dataset>-<model>-<seed>)"
+)
+_OVERWRITE = flags.DEFINE_boolean(
+    "overwrite", False, "replace the run that the workdir holds"
+)
+_IMAGES = flags.DEFINE_list(
+    "images", None, "image files to classify, with --mode=predict"
+)
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir",
+    None,
+    "folder of prepared data sets (default: TFDS_DATA_DIR, or ~/tensorflow_datasets)",
+)
+_RAW_DIR = flags.DEFINE_string(
+    "raw_dir",
+    None,
+    "folder with the four IDX files of the data set, gzipped or not (default: "
+    "MNIST_RAW_DIR)",
+)
+
+# One flag per setting of config.Config; None stands for "not given".
+_SETTINGS = [
+    flags.DEFINE_integer("seed", None, "seed of all that is random (default: 0)"),
+    flags.DEFINE_integer("epochs", None, "passes over the training images"),
+    flags.DEFINE_integer("batch_size", None, "images per step, over all devices"),
+    flags.DEFINE_enum("optimizer", None, config_lib.OPTIMIZERS, "update rule"),
+    flags.DEFINE_float("learning_rate", None, "highest rate of the schedule"),
+    flags.DEFINE_enum("schedule", None, config_lib.SCHEDULES, "rate over the run"),
+    flags.DEFINE_float("weight_decay", None, "decay of kernels (default: 0)"),
+    flags.DEFINE_float("clip_norm", None, "largest norm of the gradient, 0 for any"),
+    flags.DEFINE_float(
+        "label_smoothing",
+        None,
+        "share of a target spread over all classes (default: 0)",
+    ),
+    flags.DEFINE_float("dropout", None, "share of units dropped in training"),
+    flags.DEFINE_enum(
+        "augment", None, config_lib.AUGMENTATIONS, "random changes to training images"
+    ),
+    flags.DEFINE_float(
+        "validation_fraction", None, "share of training images held out (default: 0.1)"
+    ),
+    flags.DEFINE_list("hidden_sizes", None, "units of mlp's hidden layers: 512,256"),
+    flags.DEFINE_integer("units", None, "hidden units of rnn, lstm and gru"),
+    flags.DEFINE_integer("layers", None, "recurrent layers of rnn, lstm and gru"),
+    flags.DEFINE_boolean("bidirectional", None, "also read the sequence from its end"),
+    flags.DEFINE_enum(
+        "sequence", None, config_lib.SEQUENCES, "how an image is read as time steps"
+    ),
+    flags.DEFINE_integer(
+        "num_devices", None, "devices to use (default: all that the batch can use)"
+    ),
+    flags.DEFINE_integer(
+        "checkpoint_every", None, "chunks of about a second between saves (default: 30)"
+    ),
+]
+
+
+def train_mode() -> None:
+    settings = {flag.name: flag.value for flag in _SETTINGS}
+    make = functools.partial(
+        config_lib.make_config, _MODEL.value, preset=_PRESET.value, **settings
+    )
+    # Wrong settings are told before data is fetched.
+    models.build_model(make(dataset=_DATASET.value))
+    parallel.start(settings["num_devices"] or 0)
+    sources = {"data_dir": _DATA_DIR.value, "raw_dir": _RAW_DIR.value}
+    config = make(dataset=datasets.prepare(_DATASET.value, **sources), **sources)
+    name = f"{config.dataset}-{config.model}-{config.seed}"
+    workdir = Path(_WORKDIR.value or Path("runs") / name)
+
+    complete = records.read_result(workdir) is not None and not _OVERWRITE.value
+    result = train.train_and_evaluate(config, workdir, _OVERWRITE.value)
+    if complete:
+        print(f"{workdir} is complete; --overwrite trains it again")
+    else:
+        from mnist_jax import plots
+
+        plots.draw_all(workdir)
+    print(
+        f"test accuracy {result['test_accuracy']:.2%}, loss {result['test_loss']:.4f} "
+        f"on the {result['num_test_images']:,} test images of {result['dataset']}\n"
+        f"trained {result['epochs']} epochs in {result['train_seconds']:.1f} s, "
+        f"compiled in {result['compile_seconds']:.1f} s\n"
+        f"records in {workdir}, figures in {workdir / records.FIGURES}"
+    )
+
+
+def evaluate_mode() -> None:
+    parallel.start()
+    scores = predict.evaluate(_workdir(), _DATA_DIR.value, _RAW_DIR.value)
+    for part in ("validation", "test"):
+        if part in scores:
+            print(
+                "{part} accuracy {accuracy:.2%}, loss {loss:.4f} on {num_images:,} "
+                "images of {dataset}".format(
+                    part=part, dataset=scores["dataset"], **scores[part]
+                )
+            )
+
+
+def predict_mode() -> None:
+    from mnist_jax import plots
+
+    workdir, paths = _workdir(), _IMAGES.value
+    if not paths:
+        raise config_lib.ConfigError(
+            "--mode=predict needs --images: give files, as in --images=a.png,b.png"
+        )
+    pictures = np.stack([images.read_image(path) for path in paths])
+    parallel.start()
+    probabilities = predict.predict(workdir, pictures)
+    config = predict.load_config(workdir)
+    class_names = datasets.class_names(config.dataset)
+    for path, row in zip(paths, probabilities, strict=True):
+        shares = "  ".join(
+            f"{name} {share:.3f}" for name, share in zip(class_names, row, strict=True)
+        )
+        print(f"{path}: {class_names[row.argmax()]} ({row.max():.1%})  [{shares}]")
+    figure = plots.draw_image_predictions(
+        workdir / records.FIGURES / "images.png",
+        [Path(path).name for path in paths],
+        pictures,
+        probabilities,
+        class_names,
+        f"{config.model} trained on {config.dataset}",
+    )
+    print(f"figure in {figure}")
+
+
+def plot_mode() -> None:
+    from mnist_jax import plots
+
+    for path in plots.draw_all(_workdir()):
+        print(path)
+
+
+def _workdir() -> Path:
+    if _WORKDIR.value is None:
+        raise config_lib.ConfigError(
+            f"--mode={_MODE.value} needs --workdir: give the folder of a trained run"
+        )
+    return Path(_WORKDIR.value)
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        sys.exit(f"error: {argv[1]!r} is not a flag: write --name=value")
+    modes = {
+        "train": train_mode,
+        "evaluate": evaluate_mode,
+        "predict": predict_mode,
+        "plot": plot_mode,
+    }
+    try:
+        modes[_MODE.value]()
+    except USER_ERRORS as error:
+        sys.exit(f"error: {error}")
+    except train.Interrupted as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(128 + stop.signal_number)
+    except KeyboardInterrupt:
+        print("stopped; nothing was changed", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    app.run(main)

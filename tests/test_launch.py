@@ -1,0 +1,193 @@
+"""The program as a person types it: real processes, real files, real signals."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mnist_jax import datasets, records
+
+LAUNCH = str(Path(__file__).parent.parent / "launch.py")
+FIGURES = {"samples", "curves", "confusion_matrix", "predictions", "mistakes"}
+SMALL = ("--model=mlp", "--dataset=digits", "--epochs=3", "--hidden_sizes=32")
+
+
+def start(*arguments, cwd, **environment):
+    return subprocess.Popen(
+        [sys.executable, LAUNCH, *arguments],
+        cwd=cwd,
+        env={**os.environ, "XLA_FLAGS": "", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def launch(*arguments, cwd, code=0, **environment):
+    """Runs launch.py; returns (stdout, stderr)."""
+    process = start(*arguments, cwd=cwd, **environment)
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == code, output + errors
+    return output, errors
+
+
+def without_times(workdir):
+    keys = [key for key in records.EPOCH_KEYS if not key.startswith(("sec", "images"))]
+    return [[epoch[key] for key in keys] for epoch in records.read_metrics(workdir)]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """(folder, workdir, stdout, stderr) of a finished run under the default names."""
+    folder = tmp_path_factory.mktemp("trained")
+    output, errors = launch(*SMALL, cwd=folder)
+    return folder, folder / "runs/digits-mlp-0", output, errors
+
+
+def test_training_ends_with_records_and_figures(trained):
+    _, workdir, output, errors = trained
+    result = json.loads((workdir / "result.json").read_text())
+    assert f"test accuracy {result['test_accuracy']:.2%}" in output
+    assert "397 test images of digits" in output
+    figures = {path.stem for path in (workdir / "figures").glob("*.png")}
+    assert figures == FIGURES
+    # Off a terminal: one plain line per epoch.
+    assert len(re.findall(r"^epoch \d/3  loss .*images/s.*left$", errors, re.M)) == 3
+    assert "Traceback" not in errors
+
+
+def test_the_same_command_again_says_that_the_run_is_complete(trained):
+    folder, workdir, _, _ = trained
+    before = (workdir / "result.json").read_bytes()
+    output, _ = launch(*SMALL, cwd=folder)
+    assert "is complete" in output and "--overwrite" in output
+    assert (workdir / "result.json").read_bytes() == before
+
+
+def test_other_settings_are_refused_in_the_same_workdir(trained):
+    folder, _, _, _ = trained
+    _, errors = launch(*SMALL, "--learning_rate=0.01", cwd=folder, code=1)
+    assert "error: " in errors and "holds another run (--learning_rate=0.001" in errors
+    assert "Traceback" not in errors
+
+
+def test_evaluate_gives_the_recorded_score(trained):
+    folder, workdir, _, _ = trained
+    result = records.read_result(workdir)
+    output, _ = launch("--mode=evaluate", f"--workdir={workdir}", cwd=folder)
+    assert (
+        f"test accuracy {result['test_accuracy']:.2%}, loss {result['test_loss']:.4f} "
+        "on 397 images of digits" in output
+    )
+    last = records.read_metrics(workdir)[-1]["validation_accuracy"]
+    assert f"validation accuracy {last:.2%}" in output
+
+
+def test_plot_draws_again_from_the_records_alone(trained, tmp_path):
+    folder, workdir, _, _ = trained
+    figures = workdir / "figures"
+    before = {path.name: path.read_bytes() for path in figures.iterdir()}
+    for path in figures.iterdir():
+        path.unlink()
+    launch(
+        "--mode=plot", f"--workdir={workdir}", cwd=folder, TFDS_DATA_DIR=str(tmp_path)
+    )
+    assert {path.name: path.read_bytes() for path in figures.iterdir()} == before
+    assert not any(tmp_path.iterdir()), "no data set was read"
+
+
+def test_predict_classifies_a_persons_files(trained, tmp_path):
+    folder, workdir, _, _ = trained
+    dataset = datasets.load("digits")
+    predictions = records.read_predictions(workdir)
+    sure = np.argsort(-predictions.probabilities.max(1))[:3]
+    paths = []
+    for i in sure:
+        # Dark on light, enlarged, off centre, under a name with a space.
+        digit = Image.fromarray(255 - dataset.test_images[i, ..., 0])
+        page = Image.new("L", (300, 220), 255)
+        page.paste(digit.resize((140, 140), Image.Resampling.BICUBIC), (130, 50))
+        paths.append(tmp_path / f"digit {i}.png")
+        page.save(paths[-1])
+    names = ",".join(map(str, paths))
+    output, _ = launch(
+        "--mode=predict", f"--workdir={workdir}", f"--images={names}", cwd=folder
+    )
+    for path, i in zip(paths, sure, strict=True):
+        answer = predictions.probabilities[i].argmax()
+        assert f"{path}: {answer} (" in output
+    assert (workdir / "figures/images.png").exists()
+
+
+def test_a_terminated_run_goes_on_to_the_same_bits(trained, tmp_path):
+    _, undisturbed, _, _ = trained
+    arguments = (*SMALL, f"--workdir={tmp_path / 'run'}")
+    process = start(*arguments, cwd=tmp_path)
+    for line in process.stderr:
+        if line.startswith("epoch 1/3"):
+            process.send_signal(signal.SIGTERM)
+            break
+    _, errors = process.communicate(timeout=120)
+    # Small as it is, the run may be over before the signal is looked at.
+    if process.returncode != 0:
+        assert process.returncode == 128 + signal.SIGTERM
+        assert "the same command goes on from there" in errors
+        assert not (tmp_path / "run/result.json").exists()
+        launch(*arguments, cwd=tmp_path)
+    assert without_times(tmp_path / "run") == without_times(undisturbed)
+
+
+def test_four_devices_agree_with_one(tmp_path):
+    arguments = (
+        "--model=cnn", "--dataset=digits", "--epochs=1", "--batch_size=64",
+        "--augment=affine",
+    )  # fmt: skip
+    four = "--xla_force_host_platform_device_count=4"
+    launch(*arguments, "--workdir=four", cwd=tmp_path, XLA_FLAGS=four)
+    launch(*arguments, "--workdir=one", "--num_devices=1", cwd=tmp_path)
+    results = [records.read_result(tmp_path / name) for name in ("four", "one")]
+    assert [result["device"]["num_devices"] for result in results] == [4, 1]
+    epochs = [records.read_metrics(tmp_path / name)[0] for name in ("four", "one")]
+    for key in ("train_loss", "validation_loss"):
+        assert epochs[0][key] == pytest.approx(epochs[1][key], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        (["--model=transformer"], "linear|mlp|cnn|rnn|lstm|gru"),
+        (["--epochs=many"], "--epochs=many"),
+        (["--no_such_flag=1"], "no_such_flag"),
+        (["--epochs=0"], "--epochs=0: expected"),
+        (["--learning_rate=nan"], "--learning_rate=nan: expected"),
+        (["--batch_size=-5"], "--batch_size=-5: expected"),
+        (["--hidden_sizes=a,b", "--model=mlp"], "--hidden_sizes=a,b: expected"),
+        (["--model=cnn", "--units=3"], "--units is not a setting of --model=cnn"),
+        (["--num_devices=2", "--batch_size=33"], "does not divide"),
+        (["--batch_size=5000"], "--batch_size=5000"),
+        (["gru"], "'gru' is not a flag"),
+        (["--mode=plot"], "--mode=plot needs --workdir"),
+        (["--mode=plot", "--workdir=nowhere"], "nowhere"),
+        (["--mode=evaluate", "--workdir=nowhere"], "--workdir=nowhere holds no run"),
+        (["--mode=predict", "--workdir=nowhere"], "needs --images"),
+        (["--mode=predict", "--workdir=x", "--images=none.png"], "none.png"),
+        (["--raw_dir=nowhere", "--dataset=mnist"], "--raw_dir=nowhere"),
+        (["--workdir=/dev/null/run"], "--workdir=/dev/null/run"),
+    ],
+)
+def test_bad_input_is_told_in_one_line(arguments, expected, tmp_path):
+    if not any("--dataset" in argument for argument in arguments):
+        arguments = [*arguments, "--dataset=digits"]
+    output, errors = launch(*arguments, cwd=tmp_path, code=1)
+    assert expected in errors
+    assert "Traceback" not in output + errors
+    told = [line for line in errors.splitlines() if expected in line]
+    assert len(told) == 1
+    assert not any(tmp_path.iterdir()), "nothing was written"
