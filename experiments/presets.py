@@ -1,0 +1,110 @@
+"""How accurate is each model's preset, and how long does it take?
+
+    python experiments/presets.py --dataset=mnist --seeds=0,1,2
+
+Runs `launch.py` once per model and seed, each in a process of its own, so that the
+wall time is what a person waits: start, data, compilation, training, evaluation and
+figures. A finished run is not repeated. Writes presets.json, presets.md (the table in
+the README) and presets.png under --workdir.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+
+from mnist_jax import models, plots, records
+
+LAUNCH = Path(__file__).parent.parent / "launch.py"
+
+_DATASET = flags.DEFINE_string("dataset", "mnist", "a data set other than auto")
+_MODELS = flags.DEFINE_list("models", list(models.MODELS), "models to run")
+_SEEDS = flags.DEFINE_list("seeds", ["0"], "seeds to run each model with")
+_WORKDIR = flags.DEFINE_string("workdir", "runs/presets", "where to write")
+
+
+def run(model: str, seed: str, workdir: Path) -> dict[str, Any]:
+    """One finished run: its result, with the wall time of the process."""
+    wall = workdir / "wall_seconds.json"
+    if not wall.exists():
+        began = time.perf_counter()
+        subprocess.run(
+            [
+                sys.executable,
+                str(LAUNCH),
+                f"--model={model}",
+                f"--dataset={_DATASET.value}",
+                f"--seed={seed}",
+                f"--workdir={workdir}",
+                "--overwrite",  # an unfinished run would spoil the wall time
+            ],
+            check=True,
+        )
+        seconds = time.perf_counter() - began
+        records.write_atomically(wall, json.dumps(seconds).encode())
+    result = records.read_result(workdir)
+    return {**result, "wall_seconds": json.loads(wall.read_text())}
+
+
+def summarize(model: str, results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means over seeds; the spread is the standard deviation, 0 for one seed."""
+    accuracies = [result["test_accuracy"] for result in results]
+    mean = {
+        key: statistics.mean(result[key] for result in results)
+        for key in ("wall_seconds", "train_seconds", "compile_seconds")
+    }
+    return {
+        "model": model,
+        "num_params": results[0]["num_params"],
+        "epochs": results[0]["epochs"],
+        "num_seeds": len(results),
+        "test_accuracy": statistics.mean(accuracies),
+        "spread": statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0,
+        "lowest": min(accuracies),
+        **mean,
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as Markdown."""
+    lines = [
+        "| model | parameters | epochs | test accuracy | lowest | training | in all |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in rows:
+        lines.append(
+            f"| {row['model']} | {row['num_params']:,} | {row['epochs']} "
+            f"| {row['test_accuracy']:.2%} ± {100 * row['spread']:.2f} "
+            f"| {row['lowest']:.2%} | {row['train_seconds']:.0f} s "
+            f"| {row['wall_seconds']:.0f} s |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    workdir = Path(_WORKDIR.value)
+    rows = []
+    for model in _MODELS.value:
+        results = [
+            run(model, seed, workdir / f"{_DATASET.value}-{model}-{seed}")
+            for seed in _SEEDS.value
+        ]
+        rows.append(summarize(model, results))
+    name = f"presets-{_DATASET.value}"
+    records.write_atomically(
+        workdir / f"{name}.json", (json.dumps(rows, indent=2) + "\n").encode()
+    )
+    records.write_atomically(workdir / f"{name}.md", table(rows).encode())
+    title = f"{_DATASET.value}: presets, {len(_SEEDS.value)} seeds"
+    plots.draw_comparison(workdir / f"{name}.png", rows, title)
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    app.run(main)
