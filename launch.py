@@ -16,7 +16,16 @@ import numpy as np
 from absl import app, flags
 
 from mnist_jax import config as config_lib
-from mnist_jax import datasets, images, models, parallel, predict, records, train
+from mnist_jax import (
+    datasets,
+    images,
+    models,
+    parallel,
+    plots,
+    predict,
+    records,
+    train,
+)
 from mnist_jax.checkpoints import CheckpointError
 
 USER_ERRORS = (
@@ -26,6 +35,7 @@ USER_ERRORS = (
     images.ImageError,
     records.RecordsError,
     train.TrainingError,
+    OSError,  # a full disk, a folder that cannot be written
 )
 
 _MODE = flags.DEFINE_enum(
@@ -108,6 +118,8 @@ _SETTINGS = [
 
 
 def train_mode() -> None:
+    if _IMAGES.value:
+        raise config_lib.ConfigError("--images has no effect without --mode=predict")
     settings = {flag.name: flag.value for flag in _SETTINGS}
     make = functools.partial(
         config_lib.make_config, _MODEL.value, preset=_PRESET.value, **settings
@@ -122,12 +134,9 @@ def train_mode() -> None:
 
     complete = records.read_result(workdir) is not None and not _OVERWRITE.value
     result = train.train_and_evaluate(config, workdir, _OVERWRITE.value)
+    plots.draw_all(workdir)
     if complete:
-        print(f"{workdir} is complete; --overwrite trains it again")
-    else:
-        from mnist_jax import plots
-
-        plots.draw_all(workdir)
+        print(f"{workdir} was complete before; --overwrite trains it again")
     print(
         f"test accuracy {result['test_accuracy']:.2%}, loss {result['test_loss']:.4f} "
         f"on the {result['num_test_images']:,} test images of {result['dataset']}\n"
@@ -151,8 +160,6 @@ def evaluate_mode() -> None:
 
 
 def predict_mode() -> None:
-    from mnist_jax import plots
-
     workdir, paths = _workdir(), _IMAGES.value
     if not paths:
         raise config_lib.ConfigError(
@@ -180,13 +187,18 @@ def predict_mode() -> None:
 
 
 def plot_mode() -> None:
-    from mnist_jax import plots
-
     for path in plots.draw_all(_workdir()):
         print(path)
 
 
 def _workdir() -> Path:
+    """The folder of the run to use, which settings are taken from too."""
+    for flag in (_OVERWRITE, *_SETTINGS):
+        if flag.value:
+            raise config_lib.ConfigError(
+                f"--{flag.name} has no effect with --mode={_MODE.value}, which takes "
+                "the run's own settings: leave it out"
+            )
     if _WORKDIR.value is None:
         raise config_lib.ConfigError(
             f"--mode={_MODE.value} needs --workdir: give the folder of a trained run"
@@ -211,7 +223,7 @@ def main(argv: list[str]) -> None:
         print(stop, file=sys.stderr)
         sys.exit(128 + stop.signal_number)
     except KeyboardInterrupt:
-        print("stopped; nothing was changed", file=sys.stderr)
+        print("stopped; the same command goes on", file=sys.stderr)
         sys.exit(130)
 
 

@@ -35,13 +35,15 @@ def start(num_devices: int = 0) -> None:
 
     Args:
       num_devices: how many to make; 0 for one per core that this process may use.
+
+    Raises:
+      RuntimeError: JAX was used before.
     """
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return
-    if jax._src.xla_bridge.backends_are_initialized():
-        return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-    jax.config.update("jax_num_cpu_devices", num_devices or cores or os.cpu_count())
+    has_affinity = hasattr(os, "sched_getaffinity")  # not on macOS
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count()
+    jax.config.update("jax_num_cpu_devices", num_devices or cores)
 
 
 def choose_devices(num_devices: int, batch_size: int | None = None) -> list[jax.Device]:

@@ -13,6 +13,7 @@ Every file is written beside its final name and then renamed, so that a reader, 
 a run that goes on after a crash, never meets half a file.
 """
 
+import io
 import json
 import os
 import shutil
@@ -115,8 +116,6 @@ def read_result(workdir: Path) -> dict[str, Any] | None:
 
 
 def write_predictions(workdir: Path, predictions: Predictions) -> None:
-    import io
-
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **predictions._asdict())
     write_atomically(workdir / PREDICTIONS, buffer.getvalue())
@@ -128,7 +127,9 @@ def read_predictions(workdir: Path) -> Predictions | None:
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # From memory: np.load leaves a damaged file open.
+        content = io.BytesIO(path.read_bytes())
+        with np.load(content, allow_pickle=False) as arrays:
             return Predictions(**{name: arrays[name] for name in Predictions._fields})
     except Exception as error:  # zipfile, zlib and numpy each have their own
         raise RecordsError(_damaged(path, error)) from error
@@ -143,9 +144,15 @@ def start_run(workdir: Path, config: Mapping[str, Any], overwrite: bool) -> None
       overwrite: first remove the files of the run that is there, and nothing else.
 
     Raises:
-      RecordsError: the folder cannot be written.
+      RecordsError: the folder cannot be written, or holds what belongs to no run.
     """
     try:
+        unknown = not (workdir / CONFIG).exists() and (workdir / CHECKPOINTS).exists()
+        if unknown and not overwrite:
+            raise RecordsError(
+                f"{workdir} holds checkpoints without a {CONFIG}: give another "
+                "--workdir, or remove them with --overwrite"
+            )
         if overwrite:
             for name in (RESULT, METRICS, PREDICTIONS, CONFIG):
                 (workdir / name).unlink(missing_ok=True)

@@ -67,7 +67,7 @@ def test_the_same_command_again_says_that_the_run_is_complete(trained):
     folder, workdir, _, _ = trained
     before = (workdir / "result.json").read_bytes()
     output, _ = launch(*SMALL, cwd=folder)
-    assert "is complete" in output and "--overwrite" in output
+    assert "was complete before" in output and "--overwrite" in output
     assert (workdir / "result.json").read_bytes() == before
 
 
@@ -175,6 +175,8 @@ def test_four_devices_agree_with_one(tmp_path):
         (["gru"], "'gru' is not a flag"),
         (["--mode=plot"], "--mode=plot needs --workdir"),
         (["--mode=plot", "--workdir=nowhere"], "nowhere"),
+        (["--mode=plot", "--workdir=x", "--units=3"], "--units has no effect with"),
+        (["--images=a.png"], "--images has no effect"),
         (["--mode=evaluate", "--workdir=nowhere"], "--workdir=nowhere holds no run"),
         (["--mode=predict", "--workdir=nowhere"], "needs --images"),
         (["--mode=predict", "--workdir=x", "--images=none.png"], "none.png"),

@@ -103,3 +103,12 @@ def test_a_workdir_that_is_a_file_is_refused(tmp_path):
     with pytest.raises(records.RecordsError, match="--workdir=.*cannot be written"):
         records.start_run(path, {}, overwrite=True)
     assert path.read_text() == "mine"
+
+
+def test_checkpoints_of_an_unknown_run_are_not_taken_for_ones_own(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(records.RecordsError, match="checkpoints without a config.json"):
+        records.start_run(tmp_path, {}, overwrite=False)
+    records.start_run(tmp_path, {"new": 2}, overwrite=True)
+    records.start_run(tmp_path, {"new": 2}, overwrite=False)
+    assert records.read_config(tmp_path) == {"new": 2}

@@ -206,6 +206,22 @@ def test_other_devices_go_on_with_a_run(finished, tmp_path, monkeypatch):
         assert ours["train_loss"] == pytest.approx(theirs["train_loss"], abs=1e-3)
 
 
+def test_lost_metrics_are_told_and_not_filled_with_gaps(tmp_path, monkeypatch):
+    config = make_mlp()
+
+    def stop_in_third_epoch(losses, done, config):
+        if done >= 2 * 39:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_check_finite", stop_in_third_epoch)
+        with pytest.raises(train.Interrupted):
+            train.train_and_evaluate(config, tmp_path)
+    records.write_metrics(tmp_path, records.read_metrics(tmp_path)[:1])
+    with pytest.raises(records.RecordsError, match="has 1 of the 2 epochs"):
+        train.train_and_evaluate(config, tmp_path)
+
+
 def test_epoch_order_is_a_function_of_seed_and_epoch():
     rows = np.arange(100, 200)
     order = epoch_order(rows, 32, seed=1, epoch=4)

@@ -57,13 +57,14 @@ def fit(run: Run, workdir: Path, checkpoints: Checkpoints) -> tuple[Any, Clock]:
       (params, clock) at the end.
 
     Raises:
-      CheckpointError, TrainingError, Interrupted: see `train_and_evaluate`.
+      CheckpointError, RecordsError, TrainingError, Interrupted: see
+        `train_and_evaluate`.
     """
     config, num_steps = run.config, run.num_steps
     total = config.epochs * num_steps
     state, history, clock = _restore(run, checkpoints)
     done = int(state.step)
-    epochs = records.read_metrics(workdir)[: done // num_steps]
+    epochs = _finished_epochs(workdir, done // num_steps)
     data = (run.dataset.train_images, run.dataset.train_labels)
     state, history, data = parallel.replicate((state, history, data), run.devices)
     order = _order(run, done // num_steps)
@@ -108,6 +109,18 @@ def fit(run: Run, workdir: Path, checkpoints: Checkpoints) -> tuple[Any, Clock]:
                     stop,
                 )
     return state.params, clock
+
+
+def _finished_epochs(workdir: Path, num_epochs: int) -> list[dict[str, Any]]:
+    """The records up to the checkpoint; those of later epochs are made again."""
+    epochs = records.read_metrics(workdir)[:num_epochs]
+    if len(epochs) < num_epochs:
+        raise records.RecordsError(
+            f"{workdir / records.METRICS} has {len(epochs)} of the {num_epochs} epochs "
+            "before the last checkpoint: restore the file, or train again with "
+            "--overwrite"
+        )
+    return epochs
 
 
 def _order(run: Run, epoch: int) -> np.ndarray:
