@@ -45,15 +45,10 @@ def read_image(path: str | Path) -> np.ndarray:
     """
     path = Path(path)
     image = _read_grey(path)
-    if min(image.size) < MIN_SIDE:
-        raise ImageError(
-            f"{path}: too small or too narrow to show a digit: use an image of at "
-            f"least {MIN_SIDE} x {MIN_SIDE} pixels"
-        )
-    ink = _find_ink(image)
+    ink = _find_ink(image) if min(image.size) >= MIN_SIDE else None
     if ink is None:
         raise ImageError(
-            f"{path}: no digit found, the image is blank or too faint: write one "
+            f"{path}: no digit found, the image is blank, faint or tiny: write one "
             "digit with a dark pen on plain paper and take the picture in even light"
         )
     return _place(_scale(ink))[..., None]
@@ -104,21 +99,23 @@ def _to_grey(image: Image.Image) -> Image.Image:
     seen = grey[alpha > 0.5]
     if not seen.size:
         return Image.new("L", image.size)
-    tone = np.median(seen)
     # A stroke on nothing needs a ground to show on, but a photo that is only cut
     # out should not have its outline taken for a stroke.
-    tones = np.quantile(seen, (0.002, 0.998))
-    if seen.size < 0.5 * grey.size or np.ptp(tones) < 25:
+    low, tone, high = np.quantile(seen, (0.002, 0.5, 0.998))
+    if seen.size < 0.5 * grey.size or high - low < 25:
         tone = 255 if tone < 128 else 0
     return Image.fromarray((grey * alpha + tone * (1 - alpha)).astype(np.uint8))
 
 
 def _find_ink(image: Image.Image) -> np.ndarray | None:
     """The digit alone, float32 [height, width], 0-1; None where there is none."""
-    if _is_light_on_dark(np.asarray(image, np.float32)):
-        image = ImageOps.invert(image)
+    grey = np.asarray(image, np.float32)
+    ground = _ground(grey)
+    # The strongest differences from the ground are strokes, light or dark.
+    if np.sum(((grey - ground) / 255) ** 7) > 0:
+        image, ground = ImageOps.invert(image), 255 - ground
     long_side = max(image.size)
-    paper = _paper(_blur(image, long_side / 100), long_side // 3)
+    paper = _paper(_blur(image, long_side / 100), ground, long_side // 4)
     # Light multiplies, so the share that the ink takes from it is the same in a
     # shadow. Soft is for decisions, sharp for the strokes that are handed on.
     soft = 1 - _blur(image, long_side / 400) / paper
@@ -133,42 +130,44 @@ def _find_ink(image: Image.Image) -> np.ndarray | None:
     digit = _main_parts(faint, soft > level + 0.5 * peak)
     full = np.quantile(soft[digit], 0.75)
     ink = np.clip((sharp - level) / (full - level), 0, 1)
-    ink = np.where(_dilate(digit, 3), ink, 0).astype(np.float32)
+    # Rounding errors are no ink: they would widen the box.
+    ink = np.where(_dilate(digit, 3) & (ink > 0.02), ink, 0).astype(np.float32)
     return _thicken(ink, digit)
 
 
-def _is_light_on_dark(grey: np.ndarray) -> bool:
-    """Whether the strongest differences from the ground are lighter than it is.
+def _ground(grey: np.ndarray) -> np.ndarray:
+    """The tone of the ground, as far as the image's rim tells.
 
-    The ground is a quadratic surface through the image's rim, so that vignetting
-    or a slope of light is not taken for a stroke.
+    Light that slopes, and that falls off with the square of the distance from the
+    middle (vignetting). The fit has the least absolute error, by reweighting, for
+    strokes may touch the rim.
     """
     rim = np.ones(grey.shape, bool)
     margin = max(1, min(grey.shape) // 50)
     rim[margin:-margin, margin:-margin] = False
     y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in grey.shape), indexing="ij")
-    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)
-    weights, *_ = np.linalg.lstsq(terms[rim], grey[rim] / 255, rcond=None)
-    return bool(np.sum((grey / 255 - terms @ weights) ** 5) > 0)
+    terms = np.stack([np.ones_like(x), x, y, x * x + y * y], axis=-1)
+    error = np.zeros(rim.sum())
+    for _ in range(6):
+        weight = 1 / np.sqrt(np.abs(error) + 2)
+        factors, *_ = np.linalg.lstsq(terms[rim] * weight[:, None], grey[rim] * weight)
+        error = grey[rim] - terms[rim] @ factors
+    return terms @ factors
 
 
 def _blur(image: Image.Image, radius: float) -> np.ndarray:
     return np.asarray(image.filter(ImageFilter.GaussianBlur(radius)), np.float32)
 
 
-def _paper(grey: np.ndarray, size: int) -> np.ndarray:
+def _paper(grey: np.ndarray, ground: np.ndarray, size: int) -> np.ndarray:
     """`grey` with all that is dark and narrower than `size` filled from around it.
 
-    A morphological closing: unlike a blur it follows the edge of a shadow. Beyond
-    the rim the light goes on as it slopes inside, but never rises: a rise would
-    be a reflected stroke.
+    A morphological closing: unlike a blur it follows the edge of a shadow. It would
+    fill a slope of the light at the rim, hence relative to `ground`.
     """
-    pad = size // 2 + 1
-    paper = np.minimum(
-        np.pad(grey, pad, "reflect", reflect_type="odd"), np.pad(grey, pad, "edge")
-    )
-    paper = -_dilate(-_dilate(paper, size), size)
-    return np.maximum(paper[pad:-pad, pad:-pad], 12)
+    ground = np.maximum(ground, 25)
+    closed = -_dilate(-_dilate(grey / ground, size), size)
+    return np.maximum(closed * ground, 12)
 
 
 def _dilate(values: np.ndarray, size: int) -> np.ndarray:
@@ -219,10 +218,9 @@ def _label(mask: np.ndarray) -> np.ndarray:
 
 def _thicken(ink: np.ndarray, digit: np.ndarray) -> np.ndarray:
     """Widens strokes that would be thinner than `THINNEST_STROKE` in the box."""
-    rows, columns = np.flatnonzero(digit.any(1)), np.flatnonzero(digit.any(0))
-    scale = BOX / (1 + max(np.ptp(rows), np.ptp(columns)))
-    rim = digit.sum() - np.sum(~_dilate(~np.pad(digit, 1), 3))
-    stroke = 2 * scale * digit.sum() / rim
+    scale = BOX / (1 + max(np.ptp(places) for places in np.nonzero(digit)))
+    inside = ~_dilate(~np.pad(digit, 1), 3)
+    stroke = 2 * scale * digit.sum() / (digit.sum() - inside.sum())
     radius = max(0, round((THINNEST_STROKE - stroke) / scale / 2))
     return _dilate(np.pad(ink, radius), 2 * radius + 1)
 
@@ -232,9 +230,8 @@ def _scale(ink: np.ndarray) -> np.ndarray:
     rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
     ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     height, width = (max(1, round(n * BOX / max(ink.shape))) for n in ink.shape)
-    # Hamming averages over all the pixels that shrink into one.
-    small = Image.fromarray(ink).resize((width, height), Image.Resampling.HAMMING)
-    return np.asarray(small)
+    image = Image.fromarray(ink)
+    return np.asarray(image.resize((width, height), Image.Resampling.HAMMING))
 
 
 def _place(digit: np.ndarray) -> np.ndarray:
@@ -247,5 +244,5 @@ def _place(digit: np.ndarray) -> np.ndarray:
         corner.append(min(max(start, 0), FIELD - len(mass)))
     field = np.zeros((FIELD, FIELD), np.uint8)
     rows, columns = (slice(a, a + n) for a, n in zip(corner, digit.shape, strict=True))
-    field[rows, columns] = np.round(255 * digit)
+    field[rows, columns] = np.round(255 * digit / digit.max())  # as bright as MNIST
     return field

@@ -1,6 +1,7 @@
 """A person's images: found, turned, cropped and centred as MNIST's were."""
 
 import gzip
+import io
 import struct
 import zlib
 
@@ -9,20 +10,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 from sklearn.datasets import load_digits
 
 from mnist_jax.images import ImageError, read_image
 
-_IN_ONE_FOLDER = [HealthCheck.function_scoped_fixture]
 
-
-def _seven(side=300, corner=(60, 40), size=100, ink=30, paper=230, mode="L"):
+def _seven(side=300, corner=(60, 40), size=100, ink=30, paper=230):
     """A drawn 7 of `size` x 0.6 `size` pixels on a square of plain paper."""
-    image = Image.new(mode, (side, side), paper)
+    image = Image.new("L", (side, side), paper)
     x, y = corner
-    bend = (x + 0.6 * size, y)
-    lines = [(x, y), bend, (x + 0.2 * size, y + size)]
+    lines = [(x, y), (x + 0.6 * size, y), (x + 0.2 * size, y + size)]
     ImageDraw.Draw(image).line(lines, fill=ink, width=size // 8, joint="curve")
     return image
 
@@ -32,8 +30,7 @@ def _read(image, path, **options):
     return read_image(path)[..., 0].astype(float)
 
 
-def _distance(a, b):
-    """Mean difference of pixels, relative to the mean brightness of `b`."""
+def _distance(a, b):  # relative to the brightness of b
     return np.abs(a - b).mean() / b.mean()
 
 
@@ -59,26 +56,22 @@ def test_result_is_light_strokes_on_black_in_mnist_form(path):
     np.testing.assert_allclose(centre, 14, atol=0.51)
 
 
-def test_strokes_keep_their_places(seven):
-    rows, columns = np.nonzero(seven)
-    top, bottom = seven[rows.min() + 1], seven[rows.max() - 1]
-    assert (top > 128).sum() >= 9  # the bar
-    assert 1 <= (bottom > 128).sum() <= 4  # the foot
-    assert np.flatnonzero(bottom > 128).mean() < columns.mean() + 1
+def test_digit_stands_upright(seven):
+    rows, _ = np.nonzero(seven)
+    assert (seven[rows.min() + 1] > 128).sum() >= 9  # the bar
+    assert 1 <= (seven[rows.max() - 1] > 128).sum() <= 4  # the foot
 
 
 @pytest.mark.parametrize(
     "drawing",
     [
         dict(ink=230, paper=30),
-        dict(corner=(190, 170)),
+        dict(corner=(190, 170), ink=150, paper=200),
         dict(side=1500, corner=(900, 200)),
-        dict(side=1200, corner=(240, 160), size=400),
         dict(side=150, corner=(30, 20), size=48),
-        dict(ink=150, paper=200),
         dict(side=3000, corner=(2000, 1500), size=400),
     ],
-    ids=["inverted", "moved", "far", "large", "small", "pale", "huge"],
+    ids=["inverted", "pale", "far", "small", "huge"],
 )
 def test_polarity_place_size_and_contrast_do_not_matter(path, seven, drawing):
     # A stroke an eighth as wide as the digit moves by less than half of itself.
@@ -129,12 +122,8 @@ def test_phone_photo_reads_like_the_clean_drawing(tmp_path, seven):
     drawn = np.asarray(_seven(600, (150, 250), 150), float)
     photo = np.clip(drawn * light + rng.normal(0, 8, drawn.shape), 0, 255)
     photo = Image.fromarray(photo.astype(np.uint8))
-    for name, image in (("dark.jpg", photo), ("light.jpg", photo.point(_invert))):
+    for name, image in (("dark.jpg", photo), ("light.jpg", ImageOps.invert(photo))):
         assert _distance(_read(image, tmp_path / name, quality=60), seven) < 0.35
-
-
-def _invert(value):
-    return 255 - value
 
 
 def test_specks_are_left_out_and_broken_strokes_kept(path, seven):
@@ -159,35 +148,33 @@ def test_thread_thin_strokes_become_visible(path):
 def test_digits_in_disguise_are_recognised_by_their_neighbours(path):
     digits = load_digits()
     rng = np.random.default_rng(0)
-    known, disguised = [], []
-    for i, image in enumerate(digits.images[:500]):
-        image = Image.fromarray((image * 15.9).astype(np.uint8))
-        if i < 400:
-            known.append(_read(image.resize((80, 80), Image.Resampling.BICUBIC), path))
-            continue
-        side = int(rng.integers(60, 200))
-        ink = np.zeros((300, 400))
+    read = []
+    for i, image in enumerate(digits.images[:360]):
+        known = i < 300
+        side = 80 if known else int(rng.integers(60, 200))
         top, left = rng.integers(0, 300 - side), rng.integers(0, 400 - side)
-        large = image.resize((side, side), Image.Resampling.BICUBIC)
-        ink[top : top + side, left : left + side] = large
-        slope = np.linspace(0.5, 1, 400) + rng.normal(0, 0.03, ink.shape)
-        photo = np.clip(220 * slope * (1 - ink / 350), 0, 255)
-        disguised.append(_read(Image.fromarray(photo.astype(np.uint8)), path))
-    known, disguised = (np.reshape(x, (len(x), -1)) for x in (known, disguised))
-    nearest = ((disguised[:, None] - known) ** 2).sum(-1).argmin(1)
-    right = digits.target[:400][nearest] == digits.target[400:500]
-    assert right.mean() >= 0.93
+        image = Image.fromarray((image * 15.9).astype(np.uint8))
+        ink = Image.new("L", (400, 300))
+        ink.paste(image.resize((side, side), Image.Resampling.BICUBIC), (left, top))
+        slope = np.linspace(0.5, 1, 400) + rng.normal(0, 0.03, (300, 400))
+        photo = np.clip(220 * slope * (1 - np.asarray(ink) / 350), 0, 255)
+        read.append(_read(ink if known else Image.fromarray(np.uint8(photo)), path))
+    read = np.reshape(read, (360, -1))
+    nearest = ((read[300:, None] - read[:300]) ** 2).sum(-1).argmin(1)
+    right = digits.target[nearest] == digits.target[300:360]
+    assert right.mean() >= 0.93  # 0.98 on the untouched 8 x 8 pixels
 
 
-def test_mnist_images_come_out_nearly_unchanged(path, mnist_raw_dir):
+@pytest.mark.parametrize("invert", [False, True])
+def test_mnist_images_come_out_nearly_unchanged(path, mnist_raw_dir, invert):
     with gzip.open(mnist_raw_dir / "t10k-images-idx3-ubyte.gz") as file:
         images = np.frombuffer(file.read(16 + 784 * 100), np.uint8, offset=16)
-    difference = [
-        np.abs(_read(Image.fromarray(image), path) - image).mean()
-        for image in images.reshape(-1, 28, 28)
-    ]
+    images = images.reshape(-1, 28, 28)
+    given = 255 - images if invert else images
+    read = np.array([_read(Image.fromarray(image), path) for image in given])
+    difference = np.abs(read - images).mean((1, 2))
     assert np.median(difference) < 0.5
-    assert np.mean(difference) < 1.5
+    assert difference.mean() < 1.5
 
 
 def _png_header(width, height):
@@ -197,37 +184,36 @@ def _png_header(width, height):
     return b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 1) + b"IDAT"
 
 
-def _png(path, **drawing):
-    _seven(**drawing).save(path)
-    return path.read_bytes()
+def _as_png(array):
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, "PNG")
+    return file.getvalue()
 
 
 @pytest.mark.parametrize(
-    "make, message",
+    "content, message",
     [
-        (lambda path: None, "no such file"),
-        (lambda path: b"", "empty"),
-        (lambda path: b"digit: seven\n", "cannot be read as an image"),
-        (lambda path: _png(path)[:300], "cannot be read as an image"),
-        (lambda path: _png_header(8_000, 7_000), "50 megapixels"),
-        (lambda path: _png_header(12_000, 10_000), "50 megapixels"),
-        (lambda path: _png_header(100_000, 100_000), "50 megapixels"),
-        (lambda path: _png(path, ink=230), "blank"),
-        (lambda path: _png(path, side=7, ink=0), "too small"),
+        (None, "no such file"),
+        (b"", "empty"),
+        (b"digit: seven\n", "cannot be read as an image"),
+        (_as_png(np.asarray(_seven()))[:300], "cannot be read as an image"),
+        (_png_header(8_000, 7_000), "50 megapixels"),
+        (_png_header(100_000, 100_000), "50 megapixels"),
+        (_as_png(np.full((300, 300), 230, np.uint8)), "blank"),
+        (_as_png(np.eye(7, dtype=np.uint8) * 255), "tiny"),
     ],
-    ids="missing empty text truncated over warned bomb blank tiny".split(),
+    ids="missing empty text truncated large bomb blank tiny".split(),
 )
-def test_unusable_file_is_refused_in_one_line(path, make, message):
-    content = make(path)
+def test_unusable_file_is_refused_in_one_line(path, content, message):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ImageError, match=message) as caught:
         read_image(path)
-    assert str(path) in str(caught.value)
+    assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
 
 
-def test_folder_is_refused_in_one_line(tmp_path):
+def test_folder_is_refused(tmp_path):
     with pytest.raises(ImageError, match="a folder"):
         read_image(tmp_path)
 
@@ -242,37 +228,22 @@ def test_blank_noisy_paper_is_refused(path, tone):
         read_image(path)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=_IN_ONE_FOLDER)
+_STARTS = [b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF89a", b"P5 9 9"]
+_SIDE = st.integers(1, 40)
+_SHAPES = st.tuples(_SIDE, _SIDE) | st.tuples(_SIDE, _SIDE, st.integers(2, 4))
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF89a", b"P5 9 9"]),
-    st.binary(max_size=300),
+    st.builds(bytes.__add__, st.sampled_from(_STARTS), st.binary(max_size=300))
+    | _SHAPES.flatmap(lambda shape: hnp.arrays(np.uint8, shape)).map(_as_png)
 )
-def test_no_bytes_raise_anything_but_image_error(tmp_path, start, rest):
-    path = tmp_path / "bytes"
-    path.write_bytes(start + rest)
+def test_any_file_gives_an_image_or_an_image_error(path, content):
+    path.write_bytes(content)
     try:
         image = read_image(path)
     except ImageError as error:
         assert "\n" not in str(error)
     else:
         assert (image.shape, image.dtype) == ((28, 28, 1), np.uint8)
-
-
-_SIDES = st.integers(1, 40)
-_ARRAYS = st.tuples(_SIDES, _SIDES, st.sampled_from([(), (2,), (3,), (4,)])).flatmap(
-    lambda shape: hnp.arrays(np.uint8, (*shape[:2], *shape[2]))
-)
-
-
-@settings(max_examples=200, deadline=None, suppress_health_check=_IN_ONE_FOLDER)
-@given(_ARRAYS)
-def test_any_small_array_gives_an_image_or_an_image_error(tmp_path, array):
-    path = tmp_path / "array.png"
-    Image.fromarray(array).save(path)
-    try:
-        image = read_image(path)
-    except ImageError as error:
-        assert "\n" not in str(error)
-    else:
-        assert (image.shape, image.dtype) == ((28, 28, 1), np.uint8)
-        assert image.max() > 100
+        assert image.max() == 255

@@ -209,12 +209,12 @@ def test_other_devices_go_on_with_a_run(finished, tmp_path, monkeypatch):
 def test_lost_metrics_are_told_and_not_filled_with_gaps(tmp_path, monkeypatch):
     config = make_mlp()
 
-    def stop_in_third_epoch(losses, done, config):
-        if done >= 2 * 39:
+    def stop_in_second_epoch(losses, done, config):
+        if done >= 39:
             signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_check_finite", stop_in_third_epoch)
+        patch.setattr(loop, "_check_finite", stop_in_second_epoch)
         with pytest.raises(train.Interrupted):
             train.train_and_evaluate(config, tmp_path)
     records.write_metrics(tmp_path, records.read_metrics(tmp_path)[:1])

@@ -172,7 +172,7 @@ def mistakes(
         _show(axis, image)
         predicted = names[row.argmax()]
         # Long class names need a line each.
-        gap = "\n" if len(names[label] + predicted) > 10 else " "
+        gap = "\n" if len(names[label] + predicted) > 6 else " "
         text = f"{names[label]} →{gap}{predicted}{gap}({row.max():.0%})"
         axis.set_title(text, fontsize=9.5)
     _hide(axes[len(images) :])
