@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 
 from mnist_jax import config as config_lib
 from mnist_jax import (
@@ -228,4 +228,6 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    # The libraries report each of their steps at level INFO, absl's default.
+    flags.FLAGS.set_default("verbosity", logging.WARNING)
     app.run(main)

@@ -6,7 +6,6 @@ number of devices. A checkpoint has two items: `params`, which is all that evalu
 needs, and `training`, the rest of what decides the run's future.
 """
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,6 @@ class Checkpoints:
     """The checkpoints of the run in `workdir`."""
 
     def __init__(self, workdir: Path):
-        # Orbax reports each step of each save at level INFO.
-        logging.getLogger("absl").setLevel(logging.WARNING)
         self._folder = Path(workdir).absolute() / records.CHECKPOINTS
         self._manager = ocp.CheckpointManager(
             self._folder,
