@@ -9,8 +9,10 @@ A flag of a setting whose default is not stated takes it from the model's preset
 """
 
 import functools
+import signal
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from absl import app, flags, logging
@@ -75,8 +77,8 @@ _DATA_DIR = flags.DEFINE_string(
 _RAW_DIR = flags.DEFINE_string(
     "raw_dir",
     None,
-    "folder with the four IDX files of the data set, gzipped or not (default: "
-    "MNIST_RAW_DIR)",
+    "folder with the four IDX files of the data set, gzipped or not (default: for "
+    "mnist, MNIST_RAW_DIR)",
 )
 
 # One flag per setting of config.Config; None stands for "not given".
@@ -87,7 +89,9 @@ _SETTINGS = [
     flags.DEFINE_enum("optimizer", None, config_lib.OPTIMIZERS, "update rule"),
     flags.DEFINE_float("learning_rate", None, "highest rate of the schedule"),
     flags.DEFINE_enum("schedule", None, config_lib.SCHEDULES, "rate over the run"),
-    flags.DEFINE_float("weight_decay", None, "decay of kernels (default: 0)"),
+    flags.DEFINE_float(
+        "weight_decay", None, "decay of kernels, also of adamw (default: 0)"
+    ),
     flags.DEFINE_float("clip_norm", None, "largest norm of the gradient, 0 for any"),
     flags.DEFINE_float(
         "label_smoothing",
@@ -127,12 +131,17 @@ def train_mode() -> None:
     # Wrong settings are told before data is fetched.
     models.build_model(make(dataset=_DATASET.value))
     parallel.start(settings["num_devices"] or 0)
-    sources = {"data_dir": _DATA_DIR.value, "raw_dir": _RAW_DIR.value}
-    config = make(dataset=datasets.prepare(_DATASET.value, **sources), **sources)
+    dataset = datasets.prepare(_DATASET.value, _DATA_DIR.value, _RAW_DIR.value)
+    # In the record, where the data are does not depend on where one stands.
+    folders = {
+        flag.name: flag.value and str(Path(flag.value).expanduser().absolute())
+        for flag in (_DATA_DIR, _RAW_DIR)
+    }
+    config = make(dataset=dataset, **folders)
     name = f"{config.dataset}-{config.model}-{config.seed}"
     workdir = Path(_WORKDIR.value or Path("runs") / name)
 
-    complete = records.read_result(workdir) is not None and not _OVERWRITE.value
+    complete = not _OVERWRITE.value and records.read_result(workdir) is not None
     result = train.train_and_evaluate(config, workdir, _OVERWRITE.value)
     plots.draw_all(workdir)
     if complete:
@@ -193,8 +202,11 @@ def plot_mode() -> None:
 
 def _workdir() -> Path:
     """The folder of the run to use, which settings are taken from too."""
-    for flag in (_OVERWRITE, *_SETTINGS):
-        if flag.value:
+    others = [_MODEL, _PRESET, _DATASET, _OVERWRITE, *_SETTINGS]
+    if _MODE.value != "predict":
+        others.append(_IMAGES)
+    for flag in others:
+        if flag.present:
             raise config_lib.ConfigError(
                 f"--{flag.name} has no effect with --mode={_MODE.value}, which takes "
                 "the run's own settings: leave it out"
@@ -206,7 +218,20 @@ def _workdir() -> Path:
     return Path(_WORKDIR.value)
 
 
+def _terminate(number, frame) -> NoReturn:
+    """Ends the program in order where the training loop does not listen."""
+    raise train.Interrupted(
+        "stopped by SIGTERM; the same command, without --overwrite, starts again where "
+        "it can",
+        number,
+    )
+
+
 def main(argv: list[str]) -> None:
+    signal.signal(signal.SIGTERM, _terminate)
+    if not flags.FLAGS["verbosity"].present:
+        # The libraries report each of their steps at level INFO, absl's default.
+        logging.set_verbosity(logging.WARNING)
     if len(argv) > 1:
         sys.exit(f"error: {argv[1]!r} is not a flag: write --name=value")
     modes = {
@@ -223,11 +248,12 @@ def main(argv: list[str]) -> None:
         print(stop, file=sys.stderr)
         sys.exit(128 + stop.signal_number)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on", file=sys.stderr)
-        sys.exit(130)
+        print(
+            "stopped; the same command, without --overwrite, starts again where it can",
+            file=sys.stderr,
+        )
+        sys.exit(128 + signal.SIGINT)
 
 
 if __name__ == "__main__":
-    # The libraries report each of their steps at level INFO, absl's default.
-    flags.FLAGS.set_default("verbosity", logging.WARNING)
     app.run(main)

@@ -35,7 +35,7 @@ setup(
         "requests>=2.32.2",
         "scikit-learn>=1.5",
         "scipy>=1.14",
-        "tensorflow-datasets>=4.9.9",
+        "tensorflow-datasets>=4.9.10",
         "tqdm>=4.66",
         "urllib3>=2.0.2",
     ],

@@ -4,8 +4,8 @@
 
 Runs `launch.py` once per model and seed, each in a process of its own, so that the
 wall time is what a person waits: start, data, compilation, training, evaluation and
-figures. A finished run is not repeated. Writes presets.json, presets.md (the table in
-the README) and presets.png under --workdir.
+figures. A finished run of the same settings is not repeated. Writes presets-mnist.json,
+.md (the table in the README) and .png, by the name of the data set, under --workdir.
 """
 
 import json
@@ -18,7 +18,8 @@ from typing import Any
 
 from absl import app, flags
 
-from mnist_jax import models, plots, records
+from mnist_jax import models, plots, records, train
+from mnist_jax.config import ConfigError, make_config
 
 LAUNCH = Path(__file__).parent.parent / "launch.py"
 
@@ -31,7 +32,7 @@ _WORKDIR = flags.DEFINE_string("workdir", "runs/presets", "where to write")
 def run(model: str, seed: str, workdir: Path) -> dict[str, Any]:
     """One finished run: its result, with the wall time of the process."""
     wall = workdir / "wall_seconds.json"
-    if not wall.exists():
+    if not (wall.exists() and is_complete(model, seed, workdir)):
         began = time.perf_counter()
         subprocess.run(
             [
@@ -49,6 +50,15 @@ def run(model: str, seed: str, workdir: Path) -> dict[str, Any]:
         records.write_atomically(wall, json.dumps(seconds).encode())
     result = records.read_result(workdir)
     return {**result, "wall_seconds": json.loads(wall.read_text())}
+
+
+def is_complete(model: str, seed: str, workdir: Path) -> bool:
+    """Whether `workdir` holds this run, with the settings of today's preset."""
+    config = make_config(model, _DATASET.value, seed=int(seed))
+    try:
+        return train.check_workdir(config, workdir) is not None
+    except (ConfigError, records.RecordsError):
+        return False
 
 
 def summarize(model: str, results: list[dict[str, Any]]) -> dict[str, Any]:

@@ -45,13 +45,23 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, step: int, params: Any, training: Any) -> None:
-        """Saves two trees of arrays as the checkpoint of `step`."""
+        """Saves two trees of arrays as the checkpoint of `step`.
+
+        Raises:
+          CheckpointError: it cannot be written.
+        """
         if self.latest_step() == step:
             return
         to_host = ocp.args.StandardSave
         params, training = jax.tree.map(np.asarray, (params, training))
         items = ocp.args.Composite(params=to_host(params), training=to_host(training))
-        self._manager.save(step, args=items)
+        try:
+            self._manager.save(step, args=items)
+        except Exception as error:  # orbax and tensorstore have many
+            raise CheckpointError(
+                f"{self._folder / str(step)} cannot be written ({_reason(error)}): "
+                "make room or give another --workdir; the last checkpoint is kept"
+            ) from error
 
     def restore_params(self, params: Any) -> Any:
         """The last checkpoint's params; `params` gives the tree, shapes and dtypes.
@@ -84,9 +94,12 @@ class Checkpoints:
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**items))
         except Exception as error:  # orbax and tensorstore have many
-            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise CheckpointError(
-                f"{self._folder / str(step)} cannot be read ({reason}): remove that "
-                "folder to go on from the checkpoint before it, or train again with "
-                "--overwrite"
+                f"{self._folder / str(step)} cannot be read ({_reason(error)}): remove "
+                "that folder to go on from the checkpoint before it, or train again "
+                "with --overwrite"
             ) from error
+
+
+def _reason(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

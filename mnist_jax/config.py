@@ -57,7 +57,8 @@ class Config:
     sequence: str | None = None
 
     def __post_init__(self):
-        _at_least("seed", self.seed, 0)
+        if not 0 <= self.seed < 2**32:  # JAX's keys drop what is above
+            _refuse("seed", self.seed, "a whole number from 0 to 4294967295")
         _at_least("epochs", self.epochs, 1)
         _at_least("batch_size", self.batch_size, 1)
         _one_of("preset", self.preset, PRESET_NAMES)
@@ -108,9 +109,9 @@ class Config:
                 "of mnist_jax; use that version, or train again with --overwrite"
             )
         values = dict(settings)
-        if values.get("hidden_sizes") is not None:
-            values["hidden_sizes"] = tuple(values["hidden_sizes"])
         try:
+            if values.get("hidden_sizes") is not None:
+                values["hidden_sizes"] = tuple(values["hidden_sizes"])
             return cls(**values)
         except TypeError as error:
             raise ConfigError(f"the settings are damaged ({error})") from error

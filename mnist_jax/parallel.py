@@ -22,7 +22,7 @@ Array = jax.Array
 
 AXIS = "batch"
 # Below this a device's products are too small to be worth the exchange of gradients.
-_MIN_IMAGES_PER_DEVICE = 16
+_MIN_IMAGES_PER_DEVICE = 8
 EVALUATION_BATCH = 250  # images per device at a time
 
 

@@ -1,6 +1,5 @@
 """A trained run put to use: its checkpoint and images in, probabilities out."""
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,7 +58,7 @@ def evaluate(
     Args:
       workdir: the run's folder; nothing is written there.
       data_dir: where the data set is prepared, if no longer where it was.
-      raw_dir: likewise, of its raw files.
+      raw_dir: its raw files, if it is not prepared any more.
 
     Returns:
       'dataset', and 'loss', 'accuracy' and 'num_images' of each 'test' and
@@ -69,10 +68,8 @@ def evaluate(
       RecordsError, ConfigError, CheckpointError, DatasetError: see their messages.
     """
     config = load_config(workdir)
-    given = {"data_dir": data_dir, "raw_dir": raw_dir}
-    config = dataclasses.replace(config, **{k: v for k, v in given.items() if v})
     classify = load_classifier(workdir)
-    dataset = datasets.load(config.dataset, config.data_dir, config.raw_dir)
+    dataset = datasets.load(config.dataset, data_dir or config.data_dir, raw_dir)
     _, rows = datasets.split_validation(
         dataset.train_labels, config.validation_fraction, config.seed
     )

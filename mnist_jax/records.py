@@ -157,7 +157,8 @@ def start_run(workdir: Path, config: Mapping[str, Any], overwrite: bool) -> None
             for name in (RESULT, METRICS, PREDICTIONS, CONFIG):
                 (workdir / name).unlink(missing_ok=True)
             for name in (CHECKPOINTS, FIGURES):
-                shutil.rmtree(workdir / name, ignore_errors=True)
+                if (workdir / name).exists():
+                    shutil.rmtree(workdir / name)
         write_config(workdir, config)
     except OSError as error:
         raise RecordsError(

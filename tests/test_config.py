@@ -11,6 +11,7 @@ from mnist_jax.config import DIGITS_PRESETS, PRESETS, Config, ConfigError, make_
     "name, value",
     [
         ("seed", -1),
+        ("seed", 2**32),
         ("epochs", 0),
         ("batch_size", 0),
         ("optimizer", "lion"),

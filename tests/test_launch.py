@@ -138,10 +138,25 @@ def test_a_terminated_run_goes_on_to_the_same_bits(trained, tmp_path):
     # Small as it is, the run may be over before the signal is looked at.
     if process.returncode != 0:
         assert process.returncode == 128 + signal.SIGTERM
-        assert "the same command goes on from there" in errors
+        assert "the same command, without --overwrite, goes on from there" in errors
         assert not (tmp_path / "run/result.json").exists()
         launch(*arguments, cwd=tmp_path)
     assert without_times(tmp_path / "run") == without_times(undisturbed)
+
+
+def test_a_damaged_result_can_be_overwritten_as_its_message_says(tmp_path):
+    arguments = (*SMALL, "--epochs=1", f"--workdir={tmp_path}")
+    launch(*arguments, cwd=tmp_path)
+    (tmp_path / "result.json").write_text("{")
+    _, errors = launch(*arguments, cwd=tmp_path, code=1)
+    assert "result.json is damaged" in errors and "--overwrite" in errors
+    launch(*arguments, "--overwrite", cwd=tmp_path)
+    assert records.read_result(tmp_path)["epochs"] == 1
+
+
+def test_the_libraries_own_logs_stay_off_the_terminal(trained):
+    _, _, output, errors = trained
+    assert not re.search(r"^[IW]\d{4} ", output + errors, re.M), errors
 
 
 def test_four_devices_agree_with_one(tmp_path):
@@ -176,6 +191,7 @@ def test_four_devices_agree_with_one(tmp_path):
         (["--mode=plot"], "--mode=plot needs --workdir"),
         (["--mode=plot", "--workdir=nowhere"], "nowhere"),
         (["--mode=plot", "--workdir=x", "--units=3"], "--units has no effect with"),
+        (["--mode=plot", "--workdir=x", "--model=cnn"], "--model has no effect with"),
         (["--images=a.png"], "--images has no effect"),
         (["--mode=evaluate", "--workdir=nowhere"], "--workdir=nowhere holds no run"),
         (["--mode=predict", "--workdir=nowhere"], "needs --images"),
@@ -185,7 +201,7 @@ def test_four_devices_agree_with_one(tmp_path):
     ],
 )
 def test_bad_input_is_told_in_one_line(arguments, expected, tmp_path):
-    if not any("--dataset" in argument for argument in arguments):
+    if not any(argument.startswith(("--dataset", "--mode")) for argument in arguments):
         arguments = [*arguments, "--dataset=digits"]
     output, errors = launch(*arguments, cwd=tmp_path, code=1)
     assert expected in errors

@@ -105,7 +105,8 @@ def fit(run: Run, workdir: Path, checkpoints: Checkpoints) -> tuple[Any, Clock]:
             if stop:
                 raise Interrupted(
                     f"stopped by {stop.name} after step {done} of {total}; the run is "
-                    f"saved in {workdir}: the same command goes on from there",
+                    f"saved in {workdir}: the same command, without --overwrite, goes "
+                    "on from there",
                     stop,
                 )
     return state.params, clock
