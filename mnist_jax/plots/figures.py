@@ -5,7 +5,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import (
+    FuncFormatter,
+    MaxNLocator,
+    NullFormatter,
+    PercentFormatter,
+)
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
@@ -62,7 +67,7 @@ def curves(epochs: Sequence[Mapping[str, Any]], title: str) -> Figure:
             axis.yaxis.set_major_formatter(plain)
             low, high = axis.get_ylim()
             narrow = high / low < 20  # too few powers of ten to read values from
-            axis.yaxis.set_minor_formatter(plain if narrow else FuncFormatter(_empty))
+            axis.yaxis.set_minor_formatter(plain if narrow else NullFormatter())
     return figure
 
 
@@ -163,7 +168,10 @@ def mistakes(
         return figure
     columns = 8
     num_rows = -(-len(images) // columns)
-    heading = f"The {len(images)} most confident of {num_mistakes:,} mistakes: {title}"
+    which = f"The {len(images)} most confident of {num_mistakes:,}"
+    if len(images) == num_mistakes:
+        which = f"All {num_mistakes}"
+    heading = f"{which} mistakes, the most confident first: {title}"
     figure = _figure(11.5, 1.95 * num_rows + 0.6, heading)
     axes = figure.subplots(num_rows, columns, squeeze=False).ravel()
     for axis, image, label, row in zip(
@@ -242,7 +250,3 @@ def _hide(axes) -> None:
 
 def _shorten(text: str, length: int = 18) -> str:
     return text if len(text) <= length else f"…{text[1 - length :]}"
-
-
-def _empty(value, position) -> str:
-    return ""
