@@ -6,7 +6,7 @@ import numpy as np
 
 
 def test_jaxlib_sums_batched_products_right():
-    # jaxlib 0.10.2 gives 1071645696 for the last row on CPU, and raises no error:
+    # jaxlib 0.10.2 gives less for the last row on CPU, and raises no error:
     # https://github.com/jax-ml/jax/issues/39103. setup.py excludes it.
     count = np.arange(32_769, dtype=np.float32)
     rows = np.stack([count, 0 * count, 0 * count], axis=1)
