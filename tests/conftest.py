@@ -21,7 +21,10 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 # The user's own files must not decide a test that does not ask for them.
-_USER_RAW_DIR = os.environ.pop("MNIST_RAW_DIR", None)
+# The workers of pytest-xdist inherit the environment as it is left here.
+_USER_RAW_DIR = os.environ.pop("MNIST_RAW_DIR", os.environ.get("_TESTS_RAW_DIR"))
+if _USER_RAW_DIR:
+    os.environ["_TESTS_RAW_DIR"] = _USER_RAW_DIR
 
 
 @pytest.fixture(scope="session", autouse=True)
