@@ -18,16 +18,7 @@ import numpy as np
 from absl import app, flags, logging
 
 from mnist_jax import config as config_lib
-from mnist_jax import (
-    datasets,
-    images,
-    models,
-    parallel,
-    plots,
-    predict,
-    records,
-    train,
-)
+from mnist_jax import datasets, images, models, parallel, plots, predict, records, train
 from mnist_jax.checkpoints import CheckpointError
 
 USER_ERRORS = (

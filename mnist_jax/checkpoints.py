@@ -19,7 +19,7 @@ _KEEP = 2
 
 
 class CheckpointError(Exception):
-    """A checkpoint that is missing or cannot be read; one line with the remedy."""
+    """A checkpoint that is missing, unreadable or cannot be written; one line."""
 
 
 class Checkpoints:
@@ -58,8 +58,9 @@ class Checkpoints:
         try:
             self._manager.save(step, args=items)
         except Exception as error:  # orbax and tensorstore have many
+            reason = records.first_line(error)
             raise CheckpointError(
-                f"{self._folder / str(step)} cannot be written ({_reason(error)}): "
+                f"{self._folder / str(step)} cannot be written ({reason}): "
                 "make room or give another --workdir; the last checkpoint is kept"
             ) from error
 
@@ -94,12 +95,9 @@ class Checkpoints:
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**items))
         except Exception as error:  # orbax and tensorstore have many
+            reason = records.first_line(error)
             raise CheckpointError(
-                f"{self._folder / str(step)} cannot be read ({_reason(error)}): remove "
-                "that folder to go on from the checkpoint before it, or train again "
-                "with --overwrite"
+                f"{self._folder / str(step)} cannot be read ({reason}): remove that "
+                "folder to go on from the checkpoint before it, or train again with "
+                "--overwrite"
             ) from error
-
-
-def _reason(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

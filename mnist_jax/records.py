@@ -167,6 +167,11 @@ def start_run(workdir: Path, config: Mapping[str, Any], overwrite: bool) -> None
         ) from error
 
 
+def first_line(error: Exception) -> str:
+    """What a one-line message quotes of another library's error."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
 
@@ -181,8 +186,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 
 def _damaged(path: Path, error: Exception) -> str:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return (
-        f"{path} is damaged ({reason}): restore the file, or train again with "
-        "--overwrite"
+        f"{path} is damaged ({first_line(error)}): restore the file, or train again "
+        "with --overwrite"
     )

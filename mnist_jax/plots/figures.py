@@ -4,13 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib import ticker
 from matplotlib.figure import Figure
-from matplotlib.ticker import (
-    FuncFormatter,
-    MaxNLocator,
-    NullFormatter,
-    PercentFormatter,
-)
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
@@ -56,18 +51,18 @@ def curves(epochs: Sequence[Mapping[str, Any]], title: str) -> Figure:
         axis.set(xlabel="epoch", ylabel=what)
         if len(epochs) == 1:
             axis.set_xlim(0, 2)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
         axis.legend(loc="best", frameon=True)
         if what == "accuracy":
-            axis.yaxis.set_major_formatter(PercentFormatter(1))
+            axis.yaxis.set_major_formatter(ticker.PercentFormatter(1))
         else:
             axis.set_yscale("log")
-            plain = FuncFormatter(lambda value, _: f"{value:g}")
+            plain = ticker.FuncFormatter(lambda value, _: f"{value:g}")
             axis.yaxis.set_major_formatter(plain)
             low, high = axis.get_ylim()
             narrow = high / low < 20  # too few powers of ten to read values from
-            axis.yaxis.set_minor_formatter(plain if narrow else NullFormatter())
+            axis.yaxis.set_minor_formatter(plain if narrow else ticker.NullFormatter())
     return figure
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 import mnist_jax
 from mnist_jax import metrics, parallel, records
+from mnist_jax.plots import choose_shown
 from mnist_jax.train.loop import Clock
 from mnist_jax.train.run import Run
 
@@ -18,8 +19,6 @@ _NUM_SAMPLES = 40  # training images kept to be shown
 
 def conclude(run: Run, workdir: Path, params: Any, clock: Clock) -> dict[str, Any]:
     """Scores the test set and writes predictions.npz and result.json."""
-    from mnist_jax.plots import choose_shown
-
     dataset, config = run.dataset, run.config
     logits = run.predict(params, dataset.test_images)
     loss, accuracy = metrics.score(logits, dataset.test_labels)
