@@ -48,17 +48,17 @@ class MLP(nn.Module):
 class ConvPool(nn.Module):
     """3x3 convolution without padding, 2x2 max-pool, bias, ReLU.
 
-    [B, H, W, C] -> [B, (H - 2) // 2, (W - 2) // 2, features].
+    [C, H, W, B] -> [features, (H - 2) // 2, (W - 2) // 2, B].
     """
 
     features: int
 
     @nn.compact
     def __call__(self, images: Array) -> Array:
-        shape = (3, 3, images.shape[-1], self.features)
+        shape = (3, 3, len(images), self.features)
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return nn.relu(conv_pool(images, kernel) + bias)
+        return nn.relu(conv_pool(images, kernel) + bias[:, None, None, None])
 
 
 class CNN(nn.Module):
@@ -71,9 +71,9 @@ class CNN(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, keys: Array | None = None) -> Array:
-        x = ConvPool(32)(images)  # [B, 13, 13, 32]
-        x = ConvPool(64)(x)  # [B, 5, 5, 64]
-        x = drop(_flatten(x), self.dropout, keys, 0)
+        x = ConvPool(32)(images.transpose(3, 1, 2, 0))  # [32, 13, 13, B]
+        x = ConvPool(64)(x)  # [64, 5, 5, B]
+        x = drop(_flatten(x.transpose(3, 1, 2, 0)), self.dropout, keys, 0)
         return nn.Dense(NUM_CLASSES)(x)
 
 
@@ -111,14 +111,12 @@ class RecurrentLayer(nn.Module):
 
         if self.reverse:
             sequence = sequence[::-1]
-        projected = sequence @ kernel + bias
+        hidden_bias = None
         if self.cell == "gru":
-            zeros = nn.initializers.zeros
-            weights = (recurrent_kernel, self.param("hidden_bias", zeros, self.units))
-        else:
-            weights = (recurrent_kernel,)
+            hidden_bias = self.param("hidden_bias", nn.initializers.zeros, self.units)
+        weights = recurrent.Weights(kernel, recurrent_kernel, bias, hidden_bias)
         run = getattr(recurrent, self.cell)
-        hidden = run(projected, *weights, last_only=self.last_only)
+        hidden = run(sequence, weights, last_only=self.last_only)
         # Backwards states are returned in the order of the sequence.
         return hidden[::-1] if self.reverse and not self.last_only else hidden
 

@@ -12,12 +12,14 @@ from mnist_jax.ops import convolution
 from mnist_jax.ops.convolution import conv_pool, convolve, max_pool
 
 # (images, kernel): one channel, several, odd sizes whose last row no window covers,
-# and a kernel that is not square.
+# kernels that are not square, and 3x3, which Winograd's products do.
 SHAPES = [
-    ((3, 28, 28, 1), (3, 3, 1, 5)),
-    ((3, 13, 13, 4), (3, 3, 4, 6)),
+    ((1, 28, 28, 3), (3, 3, 1, 5)),
+    ((4, 13, 13, 3), (3, 3, 4, 6)),
+    ((4, 8, 11, 2), (3, 3, 4, 6)),
     ((2, 9, 12, 2), (2, 5, 2, 3)),
-    ((2, 8, 7, 1), (3, 2, 1, 2)),
+    ((1, 8, 7, 2), (3, 2, 1, 2)),
+    ((6, 12, 12, 2), (5, 5, 6, 16)),
 ]
 
 
@@ -26,8 +28,15 @@ def draw(shape, seed):
 
 
 def reference(images, kernel):
-    """XLA's convolution and Flax's pooling by reduce_window."""
-    return nn.max_pool(convolve(images, kernel), (2, 2), strides=(2, 2))
+    """XLA's convolution and Flax's pooling by reduce_window, in their own layout."""
+    maps = jax.lax.conv_general_dilated(
+        images.transpose(3, 1, 2, 0),
+        kernel,
+        (1, 1),
+        "VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    return nn.max_pool(maps, (2, 2), strides=(2, 2)).transpose(3, 1, 2, 0)
 
 
 @pytest.mark.parametrize("images_shape, kernel_shape", SHAPES)
@@ -54,16 +63,24 @@ def test_gradients_equal_xla(images_shape, kernel_shape):
 
 
 def test_a_tie_passes_its_gradient_to_one_place():
-    images = jnp.ones((1, 4, 4, 2))
+    images = jnp.ones((2, 4, 4, 1))
     kernel = jnp.ones((1, 1, 2, 1))
     grad = jax.grad(lambda x: conv_pool(x, kernel).sum())(images)
     # Four windows of four equal values: each window's gradient arrives once.
-    assert grad[..., 0].sum() == 4
+    assert grad[0].sum() == 4
     np.testing.assert_array_equal(np.unique(grad), [0, 1])
 
 
+def test_what_is_not_a_number_stays_so():
+    images, kernel = np.ones((2, 8, 8, 1), np.float32), np.ones((3, 3, 2, 1), "f")
+    images[0, 4, 4] = np.nan
+    assert np.isnan(conv_pool(images, kernel)).any()
+    images[0, 0, 0] = np.nan
+    assert np.isnan(conv_pool(images, kernel)).any()
+
+
 def test_vmap_over_kernels_equals_single_kernels():
-    images, kernels = draw((3, 10, 10, 2), 0), draw((4, 3, 3, 2, 5), 1)
+    images, kernels = draw((2, 10, 10, 3), 0), draw((4, 3, 3, 2, 5), 1)
     grad = jax.grad(lambda k: (conv_pool(images, k) ** 2).sum())
     together = jax.jit(jax.vmap(grad))(kernels)
     for one, kernel in zip(together, kernels, strict=True):
@@ -74,7 +91,7 @@ def test_vmap_over_kernels_equals_single_kernels():
 
 
 def test_same_under_pmap():
-    images, kernel = draw((2, 3, 12, 12, 2), 0), draw((3, 3, 2, 4), 1)
+    images, kernel = draw((2, 2, 12, 12, 3), 0), draw((3, 3, 2, 4), 1)
     together = jax.pmap(conv_pool, in_axes=(0, None))(images, kernel)
     alone = jnp.stack([conv_pool(x, kernel) for x in images])
     np.testing.assert_allclose(together, alone, atol=1e-6)
@@ -86,7 +103,7 @@ def test_other_platforms_take_xla_kernels(monkeypatch):
 
     monkeypatch.setattr(convolution, "_conv_pool", refuse)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    images, kernel = draw((3, 28, 28, 1), 0), draw((3, 3, 1, 5), 1)
+    images, kernel = draw((1, 28, 28, 3), 0), draw((3, 3, 1, 5), 1)
     np.testing.assert_allclose(
         conv_pool(images, kernel), reference(images, kernel), atol=1e-6
     )

@@ -21,7 +21,7 @@ def make_arrays(cell, dtype=np.float32):
     width = GATES[cell] * H
     arrays = {
         "inputs": draw(T, B, F),
-        "kernel": draw(F, width),
+        "input_kernel": draw(F, width),
         "bias": draw(width),
         "recurrent_kernel": draw(H, width),
     }
@@ -31,11 +31,10 @@ def make_arrays(cell, dtype=np.float32):
 
 
 def ours(cell, arrays, last_only):
-    projected = arrays["inputs"] @ arrays["kernel"] + arrays["bias"]
-    weights = [arrays["recurrent_kernel"]]
-    if cell == "gru":
-        weights.append(arrays["hidden_bias"])
-    return getattr(recurrent, cell)(projected, *weights, last_only=last_only)
+    arrays = dict(arrays)
+    inputs = arrays.pop("inputs")
+    weights = recurrent.Weights(**arrays)
+    return getattr(recurrent, cell)(inputs, weights, last_only=last_only)
 
 
 def flax_params(cell, arrays):
@@ -43,13 +42,13 @@ def flax_params(cell, arrays):
     gates = {"rnn": "", "lstm": "ifgo", "gru": "rzn"}[cell]
     if cell == "rnn":
         return {
-            "i": {"kernel": arrays["kernel"], "bias": arrays["bias"]},
+            "i": {"kernel": arrays["input_kernel"], "bias": arrays["bias"]},
             "h": {"kernel": arrays["recurrent_kernel"]},
         }
     part = lambda x, k: x[..., k * H : (k + 1) * H]  # noqa: E731
     params = {}
     for k, gate in enumerate(gates):
-        params["i" + gate] = {"kernel": part(arrays["kernel"], k)}
+        params["i" + gate] = {"kernel": part(arrays["input_kernel"], k)}
         params["h" + gate] = {"kernel": part(arrays["recurrent_kernel"], k)}
         side = "h" if cell == "lstm" else "i"
         params[side + gate]["bias"] = part(arrays["bias"], k)

@@ -1,22 +1,36 @@
 """Convolution followed by 2x2 max-pooling, as one operation with its own gradient.
 
 XLA's CPU gradients of a convolution and of `reduce_window` take most of a
-convolutional network's step. Here each of the four positions inside a pooling window
-is one matrix product of patches, the maximum is taken over the four, and the
-position that won is kept as int8: the gradient needs nothing else. On other
-platforms XLA's own kernels are better and are used.
+convolutional network's step. Here the four outputs in one pooling window are worked
+out together from the tile of the image that they see, [h + 1, w + 1] for an h x w
+kernel, by matrix products over all tiles. Their maximum is kept, with the place that
+won, which is all that the gradient needs.
 
-Shapes: B images of [H, W, C], a kernel [h, w, C, F], both strides 1, no padding
-("VALID"); the pooled map is [B, (H - h + 1) // 2, (W - w + 1) // 2, F].
+- 3x3 kernels by Winograd's products (Lavin and Gray, "Fast Algorithms for
+  Convolutional Neural Networks", 2016): Y = A^T [(G g G^T) * (B^T d B)] A for a tile d
+  and a kernel g, where * is the product at each of 16 places, for all channels a
+  matrix product. 16 multiplications do for what takes 36.
+- Other kernels, and images of one channel, whose products would be too thin, by the
+  tiles as they are, times the kernel at each of the four places in the tile.
+
+Images are [channels, rows, columns, images]: the slices that gather tiles step over
+rows and columns and leave runs of images together.
+
+Shapes: B images [C, H, W, B], a kernel [h, w, C, F], stride 1, no padding ("VALID");
+R = (H - h + 1) // 2 times S = (W - w + 1) // 2 tiles; N = R S B.
 """
+
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 
-Array = jax.Array
+from mnist_jax.ops.platform import apart, on_cpu
 
-# The places inside a 2x2 pooling window, in the order in which ties are decided.
-_OFFSETS = ((0, 0), (0, 1), (1, 0), (1, 1))
+Array = jax.Array
+Grid = Sequence[Sequence[Array]]  # arrays by row and column of a tile
+
+_LAYOUT = ("CHWN", "HWIO", "CHWN")
 
 
 def conv_pool(images: Array, kernel: Array) -> Array:
@@ -26,114 +40,221 @@ def conv_pool(images: Array, kernel: Array) -> Array:
     maximum, on a quarter of the values.
 
     Args:
-      images: float32 [B, H, W, C].
+      images: float32 [C, H, W, B].
       kernel: float32 [h, w, C, F].
 
     Returns:
-      float32 [B, (H - h + 1) // 2, (W - w + 1) // 2, F].
+      float32 [F, R, S, B].
     """
-    if jax.default_backend() == "cpu":
+    if on_cpu():
         return _conv_pool(images, kernel)
     return max_pool(convolve(images, kernel))
 
 
 def convolve(images: Array, kernel: Array) -> Array:
-    """Cross-correlation without padding: [B, H, W, C] -> [B, H-h+1, W-w+1, F]."""
+    """Cross-correlation without padding: [C, H, W, B] -> [F, H-h+1, W-w+1, B]."""
     return jax.lax.conv_general_dilated(
-        images, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        images, kernel, (1, 1), "VALID", dimension_numbers=_LAYOUT
     )
 
 
 def max_pool(maps: Array) -> Array:
-    """Maximum over 2x2 windows with stride 2: [B, H, W, F] -> [B, H//2, W//2, F].
+    """Maximum over 2x2 windows with stride 2: [F, H, W, B] -> [F, H//2, W//2, B].
 
     Written as maxima of strided slices, whose gradient on CPU is much cheaper than
     that of `reduce_window`.
     """
     height, width = maps.shape[1] // 2 * 2, maps.shape[2] // 2 * 2
-    a, b, c, d = (maps[:, y:height:2, x:width:2] for y, x in _OFFSETS)
+    a, b, c, d = (maps[:, y:height:2, x:width:2] for y in (0, 1) for x in (0, 1))
     return jnp.maximum(jnp.maximum(a, b), jnp.maximum(c, d))
 
 
 @jax.custom_vjp
 def _conv_pool(images: Array, kernel: Array) -> Array:
-    return _conv_pool_forward(images, kernel)[0]
+    return _forward(images, kernel)[0]
 
 
-def _conv_pool_forward(images, kernel):
+def _forward(images, kernel):
+    multiply = _winograd if _is_winograd(kernel) else _direct
+    outputs, saved = multiply(images, kernel)
     h, w, _, features = kernel.shape
-    rows, columns = (images.shape[1] - h + 1) // 2, (images.shape[2] - w + 1) // 2
-    patches, matrices = _products(images, kernel, rows, columns)
-    if len(patches) == 1:
-        maps = jnp.split(patches[0] @ matrices, 4, axis=-1)
-    else:
-        maps = [patch @ matrices for patch in patches]
-    a, b, c, d = maps
-    top, bottom = jnp.maximum(a, b), jnp.maximum(c, d)
-    winner = jnp.where(
-        top >= bottom, jnp.where(a >= b, 0, 1), jnp.where(c >= d, 2, 3)
-    ).astype(jnp.int8)
-    pooled = jnp.maximum(top, bottom).reshape(-1, rows, columns, features)
+    _, height, width, batch = images.shape
+    shape = (features, (height - h + 1) // 2, (width - w + 1) // 2, batch)
+    pooled, low, right = (x.reshape(shape) for x in outputs)
     # An empty slice carries the images' shape without keeping the images.
-    return pooled, (patches, winner, kernel, images[:0])
+    return pooled, (saved, low, right, kernel, images[..., :0])
 
 
-def _conv_pool_backward(saved, grads):
-    patches, winner, kernel, no_images = saved
-    h, w, channels, features = kernel.shape
-    _, rows, columns, _ = grads.shape
-    flat = grads.reshape(-1, features)
-    routed = [jnp.where(winner == i, flat, 0.0) for i in range(4)]
+def _backward(residuals, grads):
+    saved, low, right, kernel, no_images = residuals
+    gradients = _winograd_gradients if _is_winograd(kernel) else _direct_gradients
+    tile_grads, kernel_grad = gradients(saved, kernel, (grads, low, right))
+    channels, height, width, _ = no_images.shape
+    tile_grads = _map(lambda d: d.reshape(channels, *grads.shape[1:]), tile_grads)
 
-    if len(patches) == 1:
-        joint = patches[0].T @ jnp.concatenate(routed, axis=-1)
-        joint = joint.reshape(h + 1, w + 1, 1, 4, features)
-        kernel_grad = sum(
-            joint[y : y + h, x : x + w, :, i] for i, (y, x) in enumerate(_OFFSETS)
-        )
-    else:
-        kernel_grad = sum(p.T @ g for p, g in zip(patches, routed, strict=True))
-        kernel_grad = kernel_grad.reshape(kernel.shape)
+    def assemble(tiles):
+        x = _assemble(tiles)[:, :height, :width]
+        rest = ((0, 0), (0, height - x.shape[1]), (0, width - x.shape[2]), (0, 0))
+        return jnp.pad(x, rest)
 
-    # Gradient at the images: the routed gradients back in their places before the
-    # pooling, then the convolution's adjoint, a convolution by the turned kernel.
-    maps = jnp.stack(routed).reshape(2, 2, -1, rows, columns, features)
-    maps = maps.transpose(2, 3, 0, 4, 1, 5).reshape(-1, 2 * rows, 2 * columns, features)
-    _, height, width, _ = no_images.shape
-    bottom, right = height - 2 * rows, width - 2 * columns
-    maps = jnp.pad(maps, ((0, 0), (h - 1, bottom), (w - 1, right), (0, 0)))
-    turned = kernel[::-1, ::-1].transpose(0, 1, 3, 2)
-    return convolve(maps, turned), kernel_grad
+    return apart(assemble, tile_grads), kernel_grad
 
 
-_conv_pool.defvjp(_conv_pool_forward, _conv_pool_backward)
+_conv_pool.defvjp(_forward, _backward)
 
 
-def _products(images, kernel, rows, columns):
-    """The patch matrices, and the matrix they are multiplied with.
-
-    Several channels: one patch matrix [B rows columns, h w C] per place in the
-    pooling window, all for the kernel as [h w C, F]. One channel: patches that small
-    leave the matrix unit idle, so a single patch matrix holds the union of the four
-    windows, [B rows columns, (h+1) (w+1)], for the four shifted kernels side by
-    side, [(h+1) (w+1), 4 F].
-    """
-    h, w, channels, features = kernel.shape
-
-    def gather(top, left, height, width):
-        shifted = [
+def _gather(images: Array, h: int, w: int) -> Grid:
+    """The tiles: at each of their places the values of all tiles, [C, R, S, B]."""
+    rows, columns = (images.shape[1] - h + 1) // 2, (images.shape[2] - w + 1) // 2
+    return [
+        [
             images[:, y : y + 2 * rows - 1 : 2, x : x + 2 * columns - 1 : 2]
-            for y in range(top, top + height)
-            for x in range(left, left + width)
+            for x in range(w + 1)
         ]
-        joined = jnp.concatenate(shifted, axis=-1)
-        return joined.reshape(-1, height * width * channels)
-
-    if channels > 1:
-        patches = [gather(y, x, h, w) for y, x in _OFFSETS]
-        return patches, kernel.reshape(-1, features)
-    shifted = [
-        jnp.pad(kernel[:, :, 0], ((y, 1 - y), (x, 1 - x), (0, 0))) for y, x in _OFFSETS
+        for y in range(h + 1)
     ]
-    matrix = jnp.stack(shifted, axis=2).reshape(-1, 4 * features)
-    return [gather(0, 0, h + 1, w + 1)], matrix
+
+
+def _assemble(tiles: Grid) -> Array:
+    """The adjoint of `_gather`: adds up tiles [C, R, S, B] to images [C, .., .., B].
+
+    Tiles are two rows apart. So row 2i + y of a tile is row y of the image's pair of
+    rows that is i further down; even rows of the image are sums of even rows of tiles.
+    """
+    down, right = (len(tiles) + 1) // 2, (len(tiles[0]) + 1) // 2
+
+    def add(y, x):
+        return sum(
+            jnp.pad(d, ((0, 0), (i, down - 1 - i), (j, right - 1 - j), (0, 0)))
+            for i, row in enumerate(tiles[y::2])
+            for j, d in enumerate(row[x::2])
+        )
+
+    pairs = jnp.stack([jnp.stack([add(y, 0), add(y, 1)], 3) for y in (0, 1)], 2)
+    channels, rows, _, columns, _, batch = pairs.shape
+    return pairs.reshape(channels, 2 * rows, 2 * columns, batch)
+
+
+def _pool(outputs: Grid) -> tuple[Array, Array, Array]:
+    """The maximum of four; whether it is in the lower row; in the right column."""
+    (a, b), (c, d) = outputs
+    top, bottom = jnp.maximum(a, b), jnp.maximum(c, d)
+    low = bottom > top
+    return jnp.maximum(top, bottom), low, jnp.where(low, d > c, b > a)
+
+
+def _route(grads: Array, low: Array, right: Array) -> Grid:
+    """The adjoint of `_pool`."""
+    return [
+        [jnp.where((low == y) & (right == x), grads, 0.0) for x in (False, True)]
+        for y in (False, True)
+    ]
+
+
+def _direct(images: Array, kernel: Array):
+    """Pooled outputs [F, N] as `_pool` has them, and what the gradient needs."""
+    h, w, _, _ = kernel.shape
+    tiles = apart(lambda images: sum(_gather(images, h, w), []), images)
+    patches = jnp.concatenate([_flat(d) for d in tiles])  # [(h+1)(w+1)C, N]
+    a, b, c, d = jnp.split(_kernel_matrix(kernel) @ patches, 4)
+    return apart(_pool, ((a, b), (c, d))), patches
+
+
+def _direct_gradients(patches: Array, kernel: Array, pooled: tuple):
+    """Gradients at the tiles, a grid of [C, N], and at the kernel."""
+    h, w, channels, features = kernel.shape
+    routed = apart(lambda *pooled: sum(_route(*pooled), []), *pooled)
+    joined = jnp.concatenate([_flat(g) for g in routed])  # [4F, N]
+    matrix_grad = (joined @ patches.T).reshape(2, 2, features, h + 1, w + 1, channels)
+    kernel_grad = sum(
+        matrix_grad[y, x, :, y : y + h, x : x + w] for y in (0, 1) for x in (0, 1)
+    )
+    tile_grads = (_kernel_matrix(kernel).T @ joined).reshape(h + 1, w + 1, channels, -1)
+    return tile_grads, kernel_grad.transpose(1, 2, 3, 0)
+
+
+def _kernel_matrix(kernel: Array) -> Array:
+    """The kernel at the four places in a tile: [4F, (h+1)(w+1)C]."""
+    placed = jnp.stack(
+        [
+            jnp.pad(kernel, ((y, 1 - y), (x, 1 - x), (0, 0), (0, 0)))
+            for y in (0, 1)
+            for x in (0, 1)
+        ]
+    )
+    return placed.transpose(0, 4, 1, 2, 3).reshape(4 * kernel.shape[-1], -1)
+
+
+def _is_winograd(kernel: Array) -> bool:
+    return kernel.shape[:2] == (3, 3) and kernel.shape[2] > 1
+
+
+def _winograd(images: Array, kernel: Array):
+    """Pooled outputs [F, N] as `_pool` has them, and what the gradient needs."""
+    tiles = apart(lambda images: _both(_tile, _gather(images, 3, 3)), images)
+    tiles = _map(_flat, tiles)
+    kernels = _both(_kernel, kernel.transpose(0, 1, 3, 2))  # [F, C] each
+    products = _map(jnp.matmul, kernels, tiles)
+    pooled = apart(lambda products: _pool(_both(_output, products)), products)
+    return pooled, (tiles, kernels)
+
+
+def _winograd_gradients(saved: tuple[Grid, Grid], kernel: Array, pooled: tuple):
+    """Gradients at the tiles, a grid of [C, N], and at the kernel."""
+    tiles, kernels = saved
+    routed = apart(lambda *pooled: _both(_output_adjoint, _route(*pooled)), *pooled)
+    routed = _map(_flat, routed)
+    kernel_grad = _map(lambda m, v: m @ v.T, routed, tiles)
+    kernel_grad = jnp.array(_both(_kernel_adjoint, kernel_grad))
+    tile_grads = _map(lambda u, m: u.T @ m, kernels, routed)
+    tile_grads = apart(lambda grads: _both(_tile_adjoint, grads), tile_grads)
+    return tile_grads, kernel_grad.transpose(0, 1, 3, 2)
+
+
+def _flat(x: Array) -> Array:
+    """[K, R, S, B] -> [K, N]."""
+    return x.reshape(len(x), -1)
+
+
+def _map(function: Callable, *grids: Grid) -> Grid:
+    """`function` of the arrays at the same place."""
+    return [
+        [function(*arrays) for arrays in zip(*rows, strict=True)]
+        for rows in zip(*grids, strict=True)
+    ]
+
+
+def _both(transform: Callable, grid: Grid) -> Grid:
+    """`transform` along the columns, then along the rows."""
+    rows = zip(*[transform(column) for column in zip(*grid, strict=True)], strict=True)
+    return [transform(row) for row in rows]
+
+
+def _tile(d):
+    """B^T d, along one axis."""
+    return d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]
+
+
+def _tile_adjoint(v):
+    """B v."""
+    return v[0], v[1] - v[2] + v[3], v[1] + v[2] - v[0], -v[3]
+
+
+def _kernel(g):
+    """G g."""
+    return g[0], (g[0] + g[1] + g[2]) / 2, (g[0] - g[1] + g[2]) / 2, g[2]
+
+
+def _kernel_adjoint(u):
+    """G^T u."""
+    return u[0] + (u[1] + u[2]) / 2, (u[1] - u[2]) / 2, (u[1] + u[2]) / 2 + u[3]
+
+
+def _output(m):
+    """A^T m."""
+    return m[0] + m[1] + m[2], m[1] - m[2] - m[3]
+
+
+def _output_adjoint(y):
+    """A y."""
+    return y[0], y[0] + y[1], y[0] - y[1], -y[1]

@@ -1,238 +1,250 @@
 """Recurrences over time, with their own gradients.
 
-All three take inputs that are already projected, for all time steps in one matrix
-product, so that the scan does one fused `[B, H] @ [H, kH]` product per step. Their
-backward scan emits only the gradients at the gates; the gradient of the recurrent
-kernel is one large product after it, where automatic differentiation would add up
-one small product per step. (Appleyard et al., "Optimizing Performance of Recurrent
-Neural Networks on GPUs", 2016, describes both for cuDNN.)
+Three things make them fast. The inputs of all time steps are projected before the
+scan, which is left with one product of the state per gate. The backward scan emits
+only the gradients at the gates, and the gradients of the kernels are a few large
+products after it, where automatic differentiation would add up small ones per step
+(Appleyard et al., "Optimizing Performance of Recurrent Neural Networks on GPUs",
+2016, describes both for cuDNN). And on CPU each gate is an array of its own: no slice
+and no concatenation inside the scan, which XLA would do element by element.
 
-Shapes: T time steps, B images, H units. Everything is float32 and time-major. The
-first state is zero.
+Shapes: T time steps, B images, F features, H units, k gates. Everything is float32
+and time-major. The first state is zero. Kernels and biases of the gates lie side by
+side in the order in which the equations name the gates.
 """
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from mnist_jax.ops.platform import on_cpu
+
 Array = jax.Array
 
 
-class Cell(NamedTuple):
-    """One time step and its gradient.
+class Weights(NamedTuple):
+    """What a recurrence learns."""
 
-    The carry is a tuple whose first entry is the hidden state h [B, H].
+    input_kernel: Array  # W, float32 [F, kH]
+    recurrent_kernel: Array  # U, float32 [H, kH]
+    bias: Array  # b, float32 [kH]
+    hidden_bias: Array | None = None  # c, float32 [H]
+
+
+class Cell(NamedTuple):
+    """One time step and its gradient, on lists with one array [B, H] per gate.
+
+    The carry is a tuple whose first entry is the hidden state h.
     """
 
     num_states: int
-    # (carry, projected [B, kH], weights) -> (carry, residuals)
+    # Which of the emitted gradients belong to x W, and which to h U.
+    at_input: tuple[int, ...]
+    at_hidden: tuple[int, ...]
+    # (carry, x W + b, h U, hidden_bias) -> (carry, residuals)
     forward: Callable
-    # (carry gradient, residuals, weights) -> (previous carry's gradient, emitted)
+    # (carry gradient, residuals) -> (previous carry's gradient but for the part that
+    # comes through h U, emitted gradients)
     backward: Callable
-    # (residuals, emitted), stacked over time -> gradients (projected, weights)
-    gradients: Callable
 
 
-def rnn(projected: Array, recurrent_kernel: Array, *, last_only: bool) -> Array:
-    """Simple recurrent network (Elman, 1990): h' = tanh(projected + h U).
+def rnn(inputs: Array, weights: Weights, *, last_only: bool) -> Array:
+    """Simple recurrent network (Elman, 1990): h' = tanh(x W + h U + b).
 
     Args:
-      projected: float32 [T, B, H], inputs times input kernel plus bias.
-      recurrent_kernel: U, float32 [H, H].
+      inputs: x, float32 [T, B, F].
+      weights: k = 1.
       last_only: whether to return only the last hidden state.
 
     Returns:
       float32 [B, H] if `last_only`, else [T, B, H].
     """
-    return _recurrence(_RNN, last_only, projected, (recurrent_kernel,))
+    return _recurrence(_RNN, last_only, inputs, weights)
 
 
-def lstm(projected: Array, recurrent_kernel: Array, *, last_only: bool) -> Array:
+def lstm(inputs: Array, weights: Weights, *, last_only: bool) -> Array:
     """Long short-term memory (Hochreiter and Schmidhuber, 1997; Gers et al., 2000).
 
-    i, f, o = sigmoid(projected + h U), g = tanh(projected + h U), each its own
-    quarter, in the order i, f, g, o; c' = f c + i g; h' = o tanh(c').
+    i, f, o = sigmoid(x W + h U + b), g = tanh(x W + h U + b), each with its own part
+    of the weights, in the order i, f, g, o; c' = f c + i g; h' = o tanh(c').
 
     Args:
-      projected: float32 [T, B, 4H], inputs times input kernel plus bias.
-      recurrent_kernel: U, float32 [H, 4H].
+      inputs: x, float32 [T, B, F].
+      weights: k = 4.
       last_only: whether to return only the last hidden state.
 
     Returns:
       float32 [B, H] if `last_only`, else [T, B, H].
     """
-    return _recurrence(_LSTM, last_only, projected, (recurrent_kernel,))
+    return _recurrence(_LSTM, last_only, inputs, weights)
 
 
-def gru(
-    projected: Array, recurrent_kernel: Array, hidden_bias: Array, *, last_only: bool
-) -> Array:
+def gru(inputs: Array, weights: Weights, *, last_only: bool) -> Array:
     """Gated recurrent unit (Cho et al., 2014), reset gate after the product.
 
-    r, z = sigmoid(projected + h U), n = tanh(projected + r (h U + b)), each its own
-    third, in the order r, z, n; h' = (1 - z) n + z h.
+    r, z = sigmoid(x W + h U + b), n = tanh(x W + b + r (h U + c)), each with its own
+    part of the weights, in the order r, z, n; h' = (1 - z) n + z h.
 
     Args:
-      projected: float32 [T, B, 3H], inputs times input kernel plus bias.
-      recurrent_kernel: U, float32 [H, 3H].
-      hidden_bias: b, float32 [H].
+      inputs: x, float32 [T, B, F].
+      weights: k = 3, with hidden_bias.
       last_only: whether to return only the last hidden state.
 
     Returns:
       float32 [B, H] if `last_only`, else [T, B, H].
     """
-    weights = (recurrent_kernel, hidden_bias)
-    return _recurrence(_GRU, last_only, projected, weights)
+    return _recurrence(_GRU, last_only, inputs, weights)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _recurrence(cell: Cell, last_only: bool, projected: Array, weights: Any) -> Array:
-    def step(carry, x):
-        carry, _ = cell.forward(carry, x, weights)
-        return carry, None if last_only else carry[0]
-
-    carry, hidden = jax.lax.scan(step, _zeros(cell, projected, weights), projected)
-    return carry[0] if last_only else hidden
+def _recurrence(cell: Cell, last_only: bool, inputs: Array, weights: Weights) -> Array:
+    return _forward(cell, last_only, inputs, weights)[0]
 
 
-def _recurrence_forward(cell, last_only, projected, weights):
-    def step(carry, x):
-        carry, residuals = cell.forward(carry, x, weights)
-        return carry, (residuals, None if last_only else carry[0])
+def _forward(cell, last_only, inputs, weights):
+    num_units = len(weights.recurrent_kernel)
+    kernels = _split(weights.recurrent_kernel, num_units)
+    biases = _split(weights.bias, num_units)
+    projected = _products(inputs, _split(weights.input_kernel, num_units))
 
-    carry, (residuals, hidden) = jax.lax.scan(
-        step, _zeros(cell, projected, weights), projected
+    def step(carry, projected):
+        # Added here, inside the gates' loop over elements, the biases cost nothing.
+        projected = [x + b for x, b in zip(projected, biases, strict=True)]
+        hidden = _products(carry[0], kernels)
+        new, residuals = cell.forward(carry, projected, hidden, weights.hidden_bias)
+        return new, (carry[0], residuals, None if last_only else new[0])
+
+    zeros = jnp.zeros((inputs.shape[1], num_units), inputs.dtype)
+    carry, (before, residuals, after) = jax.lax.scan(
+        step, (zeros,) * cell.num_states, projected
     )
-    return (carry[0] if last_only else hidden), (residuals, weights)
+    output = carry[0] if last_only else after
+    return output, (inputs, weights, before, residuals)
 
 
-def _recurrence_backward(cell, last_only, saved, grads):
-    residuals, weights = saved
-    zeros = jnp.zeros(grads.shape[-2:])
-    carry = (grads if last_only else zeros,) + (zeros,) * (cell.num_states - 1)
+def _backward(cell, last_only, saved, grads):
+    inputs, weights, before, residuals = saved
+    num_units = before.shape[-1]
+    kernels = _split(weights.recurrent_kernel, num_units)
 
     def step(carry, xs):
         residuals, dh = xs
         if dh is not None:
             carry = (carry[0] + dh, *carry[1:])
-        return cell.backward(carry, residuals, weights)
+        (dh, *others), emitted = cell.backward(carry, residuals)
+        # Computed once: XLA would work it out again for each product and each store.
+        emitted = jax.lax.optimization_barrier(emitted)
+        dh += _sum_transposed([emitted[i] for i in cell.at_hidden], kernels)
+        return (dh, *others), emitted
 
+    zeros = jnp.zeros(grads.shape[-2:], grads.dtype)
+    carry = (grads if last_only else zeros,) + (zeros,) * (cell.num_states - 1)
     xs = (residuals, None if last_only else grads)
     _, emitted = jax.lax.scan(step, carry, xs, reverse=True)
-    return cell.gradients(residuals, emitted)
+
+    at_input = [emitted[i] for i in cell.at_input]
+    at_hidden = [emitted[i] for i in cell.at_hidden]
+    # A feature that is always 1 has the bias as its kernel.
+    ones = jnp.ones((*inputs.shape[:-1], 1), inputs.dtype)
+    kernel_and_bias = _outer(jnp.concatenate([inputs, ones], axis=-1), at_input)
+    gradients = Weights(
+        input_kernel=kernel_and_bias[:-1],
+        recurrent_kernel=_outer(before, at_hidden),
+        bias=kernel_and_bias[-1],
+        hidden_bias=None if weights.hidden_bias is None else at_hidden[-1].sum((0, 1)),
+    )
+    input_kernels = _split(weights.input_kernel, num_units)
+    return _sum_transposed(at_input, input_kernels), gradients
 
 
-_recurrence.defvjp(_recurrence_forward, _recurrence_backward)
+_recurrence.defvjp(_forward, _backward)
 
 
-def _zeros(cell: Cell, projected: Array, weights: Any) -> tuple[Array, ...]:
-    state = jnp.zeros((projected.shape[1], weights[0].shape[0]))
-    return (state,) * cell.num_states
+def _split(weight: Array, num_units: int) -> list[Array]:
+    """[..., kH] -> k arrays [..., H]."""
+    return jnp.split(weight, weight.shape[-1] // num_units, axis=-1)
 
 
-def _sum_outer(a: Array, b: Array) -> Array:
-    """Sum over time and batch of a^T b: [T, B, M], [T, B, N] -> [M, N]."""
-    return a.reshape(-1, a.shape[-1]).T @ b.reshape(-1, b.shape[-1])
+def _products(x: Array, kernels: Sequence[Array]) -> list[Array]:
+    """[x K for each K], by one product for all where that is better."""
+    if on_cpu():
+        return [x @ kernel for kernel in kernels]
+    return jnp.split(x @ jnp.concatenate(kernels, axis=-1), len(kernels), axis=-1)
 
 
-def _rnn_forward(carry, projected, weights):
-    (h,) = carry
-    new_h = jnp.tanh(projected + h @ weights[0])
-    return (new_h,), (h, new_h)
+def _sum_transposed(grads: Sequence[Array], kernels: Sequence[Array]) -> Array:
+    """Sum of g K^T over the gates: the gradient at x of `_products`."""
+    if on_cpu():
+        return sum(g @ kernel.T for g, kernel in zip(grads, kernels, strict=True))
+    return jnp.concatenate(grads, axis=-1) @ jnp.concatenate(kernels, axis=-1).T
 
 
-def _rnn_backward(carry, residuals, weights):
-    (dh,) = carry
-    _, new_h = residuals
-    dz = dh * (1 - new_h * new_h)
-    return (dz @ weights[0].T,), dz
+def _outer(x: Array, grads: Sequence[Array]) -> Array:
+    """Sum of x^T g over time and batch, the gates side by side: [F, kH]."""
+    rows = x.reshape(-1, x.shape[-1])
+    if on_cpu():
+        products = [rows.T @ g.reshape(len(rows), -1) for g in grads]
+        return jnp.concatenate(products, axis=-1)
+    return rows.T @ jnp.concatenate(grads, axis=-1).reshape(len(rows), -1)
 
 
-def _rnn_gradients(residuals, dz):
-    h, _ = residuals
-    return dz, (_sum_outer(h, dz),)
+def _sigmoid(x: Array) -> Array:
+    """By the hyperbolic tangent, which XLA has faster on CPU than the exponential."""
+    return 0.5 * jnp.tanh(0.5 * x) + 0.5
 
 
-def _gates(z: Array, is_sigmoid: tuple[bool, ...]) -> Array:
-    """Sigmoid or tanh per gate, by one tanh over all: s(z) = tanh(z / 2) / 2 + 1 / 2.
-
-    One transcendental function over the whole array is faster than two over parts.
-    """
-    num_units = z.shape[-1] // len(is_sigmoid)
-    half = [0.5 if sigmoid else 1.0 for sigmoid in is_sigmoid]
-    shift = [0.5 if sigmoid else 0.0 for sigmoid in is_sigmoid]
-    scale = jnp.repeat(jnp.array(half), num_units)
-    return jnp.tanh(z * scale) * scale + jnp.repeat(jnp.array(shift), num_units)
+def _rnn_forward(carry, projected, hidden, _):
+    h = jnp.tanh(projected[0] + hidden[0])
+    return (h,), h
 
 
-def _lstm_forward(carry, projected, weights):
-    h, c = carry
-    gates = _gates(projected + h @ weights[0], (True, True, False, True))
-    i, f, g, o = jnp.split(gates, 4, axis=-1)
+def _rnn_backward(carry, h):
+    return (0.0,), (carry[0] * (1 - h * h),)
+
+
+def _lstm_forward(carry, projected, hidden, _):
+    c = carry[1]
+    i, f, g, o = [x + y for x, y in zip(projected, hidden, strict=True)]
+    i, f, g, o = _sigmoid(i), _sigmoid(f), jnp.tanh(g), _sigmoid(o)
     new_c = f * c + i * g
     tanh_c = jnp.tanh(new_c)
-    return (o * tanh_c, new_c), (h, c, gates, tanh_c)
+    return (o * tanh_c, new_c), (c, i, f, g, o, tanh_c)
 
 
-def _lstm_backward(carry, residuals, weights):
+def _lstm_backward(carry, residuals):
     dh, dc = carry
-    _, c, gates, tanh_c = residuals
-    i, f, g, o = jnp.split(gates, 4, axis=-1)
+    c, i, f, g, o, tanh_c = residuals
     dc = dc + dh * o * (1 - tanh_c * tanh_c)
-    dz = jnp.concatenate(
-        [
-            dc * g * i * (1 - i),
-            dc * c * f * (1 - f),
-            dc * i * (1 - g * g),
-            dh * tanh_c * o * (1 - o),
-        ],
-        axis=-1,
+    emitted = (
+        dc * g * i * (1 - i),
+        dc * c * f * (1 - f),
+        dc * i * (1 - g * g),
+        dh * tanh_c * o * (1 - o),
     )
-    return (dz @ weights[0].T, dc * f), dz
+    return (0.0, dc * f), emitted
 
 
-def _lstm_gradients(residuals, dz):
-    return dz, (_sum_outer(residuals[0], dz),)
-
-
-def _gru_forward(carry, projected, weights):
+def _gru_forward(carry, projected, hidden, hidden_bias):
     (h,) = carry
-    kernel, bias = weights
-    x_rz, x_n = _split_last(projected, kernel.shape[0])
-    h_rz, h_n = _split_last(h @ kernel, kernel.shape[0])
-    rz = _gates(x_rz + h_rz, (True, True))
-    r, z = jnp.split(rz, 2, axis=-1)
-    candidate = h_n + bias
-    n = jnp.tanh(x_n + r * candidate)
-    return ((1 - z) * n + z * h,), (h, rz, n, candidate)
+    r = _sigmoid(projected[0] + hidden[0])
+    z = _sigmoid(projected[1] + hidden[1])
+    candidate = hidden[2] + hidden_bias
+    n = jnp.tanh(projected[2] + r * candidate)
+    return ((1 - z) * n + z * h,), (h, r, z, n, candidate)
 
 
-def _gru_backward(carry, residuals, weights):
+def _gru_backward(carry, residuals):
     (dh,) = carry
-    h, rz, n, candidate = residuals
-    r, z = jnp.split(rz, 2, axis=-1)
+    h, r, z, n, candidate = residuals
     dn = dh * (1 - z) * (1 - n * n)
     dz = dh * (h - n) * z * (1 - z)
     dr = dn * candidate * r * (1 - r)
-    recurrent = jnp.concatenate([dr, dz, dn * r], axis=-1)
-    return (dh * z + recurrent @ weights[0].T,), (recurrent, dn)
+    return (dh * z,), (dr, dz, dn, dn * r)
 
 
-def _gru_gradients(residuals, emitted):
-    recurrent, dn = emitted
-    drz, dcandidate = _split_last(recurrent, dn.shape[-1])
-    projected = jnp.concatenate([drz, dn], axis=-1)
-    kernel = _sum_outer(residuals[0], recurrent)
-    return projected, (kernel, dcandidate.sum((0, 1)))
-
-
-def _split_last(x: Array, num_units: int) -> tuple[Array, Array]:
-    return x[..., :-num_units], x[..., -num_units:]
-
-
-_RNN = Cell(1, _rnn_forward, _rnn_backward, _rnn_gradients)
-_LSTM = Cell(2, _lstm_forward, _lstm_backward, _lstm_gradients)
-_GRU = Cell(1, _gru_forward, _gru_backward, _gru_gradients)
+_RNN = Cell(1, (0,), (0,), _rnn_forward, _rnn_backward)
+_LSTM = Cell(2, (0, 1, 2, 3), (0, 1, 2, 3), _lstm_forward, _lstm_backward)
+_GRU = Cell(1, (0, 1, 2), (0, 1, 3), _gru_forward, _gru_backward)
