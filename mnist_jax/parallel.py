@@ -21,8 +21,11 @@ from mnist_jax.step import Batch, Metrics, TrainState, TrainStep
 Array = jax.Array
 
 AXIS = "batch"
-# Below this a device's products are too small to be worth the exchange of gradients.
-_MIN_IMAGES_PER_DEVICE = 8
+# A step on several devices is worth the exchange of gradients, which takes as long as
+# about so many multiplications forward, plus so many per parameter, on each device.
+# Measured on CPU with one device per core: mlp, rnn and cnn at batches of 32 to 1,024.
+_EXCHANGE, _EXCHANGE_PER_PARAMETER = 2_000_000, 300
+_MIN_IMAGES_PER_DEVICE = 8  # with fewer, products are too thin
 EVALUATION_BATCH = 250  # images per device at a time
 
 
@@ -46,13 +49,29 @@ def start(num_devices: int = 0) -> None:
     jax.config.update("jax_num_cpu_devices", num_devices or cores)
 
 
-def choose_devices(num_devices: int, batch_size: int | None = None) -> list[jax.Device]:
+def least_images(multiplications: int, num_params: int) -> int:
+    """Images that a device needs in each batch to be worth the exchange of gradients.
+
+    Args:
+      multiplications: of the model on one image, forward; see `cost.multiplications`.
+      num_params: numbers to exchange in each step.
+    """
+    exchange = _EXCHANGE + _EXCHANGE_PER_PARAMETER * num_params
+    return max(_MIN_IMAGES_PER_DEVICE, -(-exchange // multiplications))
+
+
+def choose_devices(
+    num_devices: int,
+    batch_size: int | None = None,
+    least_images: int = _MIN_IMAGES_PER_DEVICE,
+) -> list[jax.Device]:
     """The devices for a run.
 
     Args:
       num_devices: how many; 0 for all, or for the most that divide the batch and
         leave each device enough images to be worth it.
       batch_size: images in a global batch; None where there is no such thing.
+      least_images: enough images, see the function of that name.
 
     Raises:
       ConfigError: there are not so many, or the batch does not divide.
@@ -66,7 +85,7 @@ def choose_devices(num_devices: int, batch_size: int | None = None) -> list[jax.
     if batch_size is None:
         return devices[: num_devices or len(devices)]
     if num_devices == 0:
-        most = max(1, min(len(devices), batch_size // _MIN_IMAGES_PER_DEVICE))
+        most = max(1, min(len(devices), batch_size // least_images))
         num_devices = max(n for n in range(1, most + 1) if batch_size % n == 0)
     if batch_size % num_devices:
         raise ConfigError(

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    {"config", "datasets", "augment", "metrics", "records", "images", "ops"},
+    {"config", "cost", "datasets", "augment", "metrics", "records", "images", "ops"},
     {"models", "optim", "plots", "progress"},
     {"step"},
     {"parallel", "checkpoints"},

@@ -150,6 +150,16 @@ def test_devices_chosen_divide_the_batch():
     assert count(0) == 4
 
 
+def test_small_models_stay_on_one_device():
+    # 16 images are just short of the 2.3 million multiplications it takes.
+    assert parallel.least_images(143_749, 1000) == 17
+    assert parallel.least_images(10**9, 1000) == 8, "eight at least"
+    count = lambda *arguments: len(parallel.choose_devices(*arguments))  # noqa: E731
+    assert count(0, 64, 17) == 2
+    assert count(0, 32, 17) == 1
+    assert count(4, 32, 17) == 4, "what was asked for is done"
+
+
 def test_uneven_batch_and_missing_devices_are_refused():
     with pytest.raises(ConfigError, match="--batch_size=10 does not divide.*of 4"):
         parallel.choose_devices(4, 10)

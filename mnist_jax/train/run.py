@@ -1,13 +1,15 @@
 """What a config stands for: the data, the first state and the compiled programs."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mnist_jax import datasets, models, optim, parallel, step
+from mnist_jax import cost, datasets, models, optim, parallel, step
 from mnist_jax.config import Config, ConfigError
 
 
@@ -28,7 +30,6 @@ class Run(NamedTuple):
 
 def prepare(config: Config) -> Run:
     """Loads the data and builds the programs; writes nothing."""
-    devices = parallel.choose_devices(config.num_devices, config.batch_size)
     model = models.build_model(config)
     dataset = datasets.load(config.dataset, config.data_dir, config.raw_dir)
     train_rows, validation_rows = datasets.split_validation(
@@ -44,6 +45,8 @@ def prepare(config: Config) -> Run:
         config.schedule, config.learning_rate, num_steps * config.epochs
     )
     optimizer = optim.make_optimizer(config, schedule)
+    state = step.init_state(model, optimizer, config.seed)
+    devices = choose_devices(config, model, state.params)
     train_step = step.make_train_step(
         model,
         optimizer,
@@ -60,10 +63,25 @@ def prepare(config: Config) -> Run:
         num_steps=num_steps,
         schedule=schedule,
         devices=devices,
-        state=jax.device_get(step.init_state(model, optimizer, config.seed)),
+        state=jax.device_get(state),
         chunk=parallel.make_train_chunk(train_step, devices),
         predict=parallel.make_predict(step.make_eval_step(model), devices),
     )
+
+
+def choose_devices(config: Config, model: nn.Module, params: Any) -> list[jax.Device]:
+    """The devices for a run of `model`, by how much work a batch is for it.
+
+    Raises:
+      ConfigError: see `parallel.choose_devices`.
+    """
+    image = jax.ShapeDtypeStruct((1, 28, 28, 1), jnp.float32)
+    work = cost.multiplications(
+        lambda params, image: model.apply({"params": params}, image), params, image
+    )
+    num_params = sum(leaf.size for leaf in jax.tree.leaves(params))
+    least_images = parallel.least_images(work, num_params)
+    return parallel.choose_devices(config.num_devices, config.batch_size, least_images)
 
 
 def epoch_order(rows: np.ndarray, batch_size: int, seed: int, epoch: int) -> np.ndarray:

@@ -1,0 +1,48 @@
+"""How much arithmetic a function asks for, read off its jaxpr without running it."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+
+
+def multiplications(function: Callable[..., Any], *shapes: Any) -> int:
+    """Multiplications in the matrix products and convolutions of `function`.
+
+    Args:
+      function: of arrays; traced, not run.
+      *shapes: its arguments, arrays or `jax.ShapeDtypeStruct`s, or trees of them.
+
+    Returns:
+      The count; the body of a scan counts as often as it runs, that of a loop without
+      a known end once, and of a condition all branches.
+    """
+    return _count(jax.make_jaxpr(function)(*shapes).jaxpr)
+
+
+def _count(jaxpr: Any) -> int:
+    total = 0
+    for equation in jaxpr.eqns:
+        name, params = equation.primitive.name, equation.params
+        size = math.prod(equation.outvars[0].aval.shape)
+        if name == "dot_general":
+            (contracted, _), _ = params["dimension_numbers"]
+            shape = equation.invars[0].aval.shape
+            total += size * math.prod(shape[axis] for axis in contracted)
+        elif name == "conv_general_dilated":
+            kernel = equation.invars[1].aval.shape
+            out_axis = params["dimension_numbers"].rhs_spec[0]
+            total += size * math.prod(kernel) // kernel[out_axis]
+        else:
+            inner = sum(_count(sub) for sub in _inner_jaxprs(params))
+            total += inner * (params["length"] if name == "scan" else 1)
+    return total
+
+
+def _inner_jaxprs(params: dict[str, Any]) -> Iterator[Any]:
+    for value in params.values():
+        for item in value if isinstance(value, tuple | list) else (value,):
+            item = getattr(item, "jaxpr", item)  # of a jaxpr with its constants
+            if hasattr(item, "eqns"):
+                yield item
