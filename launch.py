@@ -18,7 +18,17 @@ import numpy as np
 from absl import app, flags, logging
 
 from mnist_jax import config as config_lib
-from mnist_jax import datasets, images, models, parallel, plots, predict, records, train
+from mnist_jax import (
+    compilation_cache,
+    datasets,
+    images,
+    models,
+    parallel,
+    plots,
+    predict,
+    records,
+    train,
+)
 from mnist_jax.checkpoints import CheckpointError
 
 USER_ERRORS = (
@@ -70,6 +80,12 @@ _RAW_DIR = flags.DEFINE_string(
     None,
     "folder with the four IDX files of the data set, gzipped or not (default: for "
     "mnist, MNIST_RAW_DIR)",
+)
+
+_COMPILATION_CACHE = flags.DEFINE_boolean(
+    "compilation_cache",
+    True,
+    "keep compiled programs in ~/.cache/mnist_jax for the next start",
 )
 
 # One flag per setting of config.Config; None stands for "not given".
@@ -225,6 +241,8 @@ def main(argv: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)
     if len(argv) > 1:
         sys.exit(f"error: {argv[1]!r} is not a flag: write --name=value")
+    if _COMPILATION_CACHE.value:
+        compilation_cache.start()
     modes = {
         "train": train_mode,
         "evaluate": evaluate_mode,

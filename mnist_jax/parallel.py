@@ -26,7 +26,7 @@ AXIS = "batch"
 # Measured on CPU with one device per core: mlp, rnn and cnn at batches of 32 to 1,024.
 _EXCHANGE, _EXCHANGE_PER_PARAMETER = 2_000_000, 300
 _MIN_IMAGES_PER_DEVICE = 8  # with fewer, products are too thin
-EVALUATION_BATCH = 250  # images per device at a time
+EVALUATION_BATCH = 100  # images per device at a time
 
 
 def start(num_devices: int = 0) -> None:
@@ -199,11 +199,11 @@ def make_predict(
       is filled up with blank images, whose logits are dropped.
     """
 
-    @functools.partial(
-        jax.pmap, axis_name=AXIS, in_axes=(None, 0), out_axes=None, devices=devices
+    # No device waits for another here. Several calls are under way at a time, and on
+    # CPU devices that wait in different calls can leave no thread to go on with.
+    predict_batch = jax.pmap(
+        eval_step, axis_name=AXIS, in_axes=(None, 0), out_axes=0, devices=devices
     )
-    def predict_batch(params, images):
-        return jax.lax.all_gather(eval_step(params, images), AXIS)
 
     def predict(params: Any, images: np.ndarray) -> np.ndarray:
         block = len(devices) * batch_size

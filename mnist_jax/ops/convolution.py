@@ -156,8 +156,13 @@ def _direct(images: Array, kernel: Array):
     h, w, _, _ = kernel.shape
     tiles = apart(lambda images: sum(_gather(images, h, w), []), images)
     patches = jnp.concatenate([_flat(d) for d in tiles])  # [(h+1)(w+1)C, N]
-    a, b, c, d = jnp.split(_kernel_matrix(kernel) @ patches, 4)
-    return apart(_pool, ((a, b), (c, d))), patches
+    outputs = _kernel_matrix(kernel) @ patches  # [4F, N]
+
+    def pool(outputs):
+        a, b, c, d = jnp.split(outputs, 4)
+        return _pool(((a, b), (c, d)))
+
+    return apart(pool, outputs), patches
 
 
 def _direct_gradients(patches: Array, kernel: Array, pooled: tuple):

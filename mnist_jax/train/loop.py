@@ -1,5 +1,6 @@
 """The only training loop, and what it saves."""
 
+import concurrent.futures
 import signal
 import threading
 import time
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from mnist_jax import metrics, parallel, records, step
+from mnist_jax import compilation_cache, metrics, parallel, records, step
 from mnist_jax.checkpoints import Checkpoints
 from mnist_jax.config import Config
 from mnist_jax.progress import Progress
@@ -159,8 +160,15 @@ def _training(snapshot: Snapshot) -> dict[str, Any]:
 
 def _compile(run: Run, state, history, data, order):
     """Runs both programs on nothing, so that no later time includes compilation."""
-    run.predict(state.params, run.dataset.train_images[:1])
-    return jax.block_until_ready(run.chunk(state, history, *data, order, 0, 0))
+    images = run.dataset.train_images[:1]
+    # The chunk is given the state's own arrays, so prediction needs others.
+    params = parallel.replicate(run.state.params, run.devices)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        predicted = pool.submit(run.predict, params, images)
+        done = jax.block_until_ready(run.chunk(state, history, *data, order, 0, 0))
+        predicted.result()
+    compilation_cache.seal()
+    return done
 
 
 def _check_finite(losses: np.ndarray, done: int, config: Config) -> None:
