@@ -17,7 +17,6 @@ from typing import NoReturn
 import numpy as np
 from absl import app, flags, logging
 
-from mnist_jax import config as config_lib
 from mnist_jax import (
     compilation_cache,
     datasets,
@@ -29,6 +28,7 @@ from mnist_jax import (
     records,
     train,
 )
+from mnist_jax import config as config_lib
 from mnist_jax.checkpoints import CheckpointError
 
 USER_ERRORS = (
@@ -53,7 +53,8 @@ _PRESET = flags.DEFINE_enum(
     "preset",
     "default",
     config_lib.PRESET_NAMES,
-    "where settings that are not given come from; quick has a fifth of the epochs",
+    "where settings that are not given come from; quick has a fifth of the epochs, "
+    "fast is 99% on MNIST in the least time, for cnn",
 )
 _DATASET = flags.DEFINE_enum(
     "dataset",

@@ -47,7 +47,7 @@ def start(root: Path | None = None) -> None:
 
 
 def seal() -> None:
-    """Writes the checksums of programs that have none; at the latest when Python ends."""
+    """Writes the checksums of programs that have none; also done when Python ends."""
     folder = jax.config.jax_compilation_cache_dir
     if not folder or os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
@@ -85,7 +85,9 @@ def _kind_of_machine() -> str:
     """A name for all that a program depends on and that JAX's own key leaves out."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        features = next(line for line in lines if line.startswith(("flags", "Features")))
+        features = next(
+            line for line in lines if line.startswith(("flags", "Features"))
+        )
     except (OSError, StopIteration):
         features = platform.processor()
     parts = (jax.__version__, jaxlib.__version__, platform.machine(), features)

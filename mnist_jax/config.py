@@ -9,7 +9,7 @@ OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd")
 SCHEDULES = ("constant", "cosine", "onecycle")
 AUGMENTATIONS = ("none", "shift", "affine")
 SEQUENCES = ("rows", "columns", "pixels")
-PRESET_NAMES = ("default", "quick")
+PRESET_NAMES = ("default", "quick", "fast")
 
 # Where the data lies, how often to save and on how many devices to run do not
 # decide which run it is: it may be moved, and go on elsewhere.
@@ -134,7 +134,8 @@ def make_config(
     Args:
       model: a name in `models.MODELS`; one without a preset gets Config's defaults.
       dataset: a resolved name ('mnist', not 'auto').
-      preset: 'default' for the figures in the README, 'quick' for a first look.
+      preset: 'default' for the figures in the README, 'quick' for a first look, 'fast'
+        for 99% on MNIST in the least time, which cnn alone has.
       **overrides: settings by name; None means not given.
 
     Raises:
@@ -143,6 +144,14 @@ def make_config(
     settings = dict(PRESETS.get(model, {}))
     if dataset == "digits":
         settings.update(DIGITS_PRESETS.get(model, {}))
+    if preset == "fast":
+        if model not in FAST_PRESETS:
+            names = ", ".join(FAST_PRESETS)
+            raise ConfigError(
+                f"--preset=fast: {model} has no such preset; give --model={names}, or "
+                "--preset=quick"
+            )
+        settings.update(FAST_PRESETS[model])
     if preset == "quick":
         settings["epochs"] = max(1, settings.get("epochs", Config.epochs) // 5)
     settings.update({k: v for k, v in overrides.items() if v is not None})
@@ -188,6 +197,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     "rnn": dict(_RECURRENT, epochs=25, learning_rate=2e-3),
     "lstm": dict(_RECURRENT),
     "gru": dict(_RECURRENT),
+}
+
+# Chosen on the validation part for 99% on the test set at the fixed last epoch, in the
+# least time from the start of the process.
+FAST_PRESETS: dict[str, dict[str, Any]] = {
+    "cnn": dict(epochs=2, batch_size=64, learning_rate=1.2e-2, dropout=0.0),
 }
 
 # The embedded digits have 1,400 training images, MNIST has 60,000: an epoch is a

@@ -6,7 +6,6 @@ axis (`in_axes=None`, `out_axes=None`), so what a run saves does not depend on h
 many devices it used. Gradients are averaged in one place, `average`.
 """
 
-import functools
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -149,15 +148,16 @@ def make_train_chunk(
       devices: where to run.
 
     Returns:
-      (state, history, images, labels, order, start, stop) -> (state, history):
+      (state, history, images, labels, seed, order, start, stop) -> (state, history):
         state: TrainState, donated.
         history: Metrics [S] of the epoch, donated; entries start to stop are set.
         images, labels: the whole data set, uint8 [N, 28, 28, 1] and int32 [N].
+        seed: uint32 [], the run's; another one needs no other program.
         order: int32 [D, S, B / D], see `split_order`; rows of the data set.
         start, stop: int32 [], the steps of the epoch to do.
     """
 
-    def chunk(state, history, images, labels, order, start, stop):
+    def chunk(state, history, images, labels, seed, order, start, stop):
         batch_size = order.shape[-1]
         positions = jax.lax.axis_index(AXIS) * batch_size + jnp.arange(batch_size)
 
@@ -165,7 +165,7 @@ def make_train_chunk(
             state, history = carry
             rows = order[i]
             state, metrics = train_step(
-                state, Batch(images[rows], labels[rows], positions)
+                state, Batch(images[rows], labels[rows], positions), seed
             )
             history = jax.tree.map(lambda h, m: h.at[i].set(m), history, metrics)
             return state, history
@@ -175,7 +175,7 @@ def make_train_chunk(
     return jax.pmap(
         chunk,
         axis_name=AXIS,
-        in_axes=(None, None, None, None, 0, None, None),
+        in_axes=(None, None, None, None, None, 0, None, None),
         out_axes=None,
         devices=devices,
         donate_argnums=(0, 1),

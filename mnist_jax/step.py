@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from mnist_jax import augment, metrics
@@ -37,7 +38,8 @@ class Metrics(NamedTuple):
     accuracy: Array
 
 
-TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+# (state, batch, seed uint32 []) -> (state, metrics)
+TrainStep = Callable[[TrainState, Batch, Array], tuple[TrainState, Metrics]]
 
 
 def init_state(
@@ -49,20 +51,19 @@ def init_state(
     options = {"xla_backend_optimization_level": 0}
 
     @functools.partial(jax.jit, compiler_options=options)
-    def init():
+    def init(seed):
         images = jnp.zeros((1, 28, 28, 1), jnp.float32)
         key, _ = jax.random.split(jax.random.key(seed))
         params = model.init(key, images)["params"]
         return TrainState(jnp.int32(0), params, optimizer.init(params))
 
-    return init()
+    return init(np.uint32(seed))
 
 
 def make_train_step(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
     *,
-    seed: int,
     augmentation: str = "none",
     label_smoothing: float = 0.0,
     average: Callable[[Any], Any] = lambda tree: tree,
@@ -72,17 +73,18 @@ def make_train_step(
     Args:
       model: takes float32 images and keys, returns logits.
       optimizer: an optax transformation.
-      seed: what augmentation and dropout are drawn from.
       augmentation: 'none', 'shift' or 'affine'.
       label_smoothing: see `metrics.cross_entropy`.
       average: mean over devices of a tree of arrays; nothing for one device.
 
     Returns:
-      (state, batch) -> (state, metrics), where the metrics are those of the batch
-      before its own update.
+      (state, batch, seed) -> (state, metrics), where augmentation and dropout are
+      drawn from the seed, and the metrics are those of the batch before its own update.
     """
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def train_step(
+        state: TrainState, batch: Batch, seed: Array
+    ) -> tuple[TrainState, Metrics]:
         _, key = jax.random.split(jax.random.key(seed))
         key = jax.random.fold_in(key, state.step)
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(batch.positions)

@@ -9,7 +9,17 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    {"config", "compilation_cache", "cost", "datasets", "augment", "metrics", "records", "images", "ops"},
+    {
+        "config",
+        "compilation_cache",
+        "cost",
+        "datasets",
+        "augment",
+        "metrics",
+        "records",
+        "images",
+        "ops",
+    },
     {"models", "optim", "plots", "progress"},
     {"step"},
     {"parallel", "checkpoints"},

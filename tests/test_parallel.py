@@ -35,7 +35,6 @@ def run_steps(digits, model, num_devices, pieces=(NUM_STEPS,)):
     train_step = step.make_train_step(
         model,
         optimizer,
-        seed=0,
         augmentation="affine",
         label_smoothing=0.1,
         average=parallel.average,
@@ -49,7 +48,9 @@ def run_steps(digits, model, num_devices, pieces=(NUM_STEPS,)):
     state, history, data = parallel.replicate((state, history, digits), devices)
     start = 0
     for length in pieces:
-        state, history = chunk(state, history, *data, order, start, start + length)
+        state, history = chunk(
+            state, history, *data, np.uint32(0), order, start, start + length
+        )
         start += length
     return state, history
 
@@ -91,20 +92,20 @@ def test_an_empty_chunk_changes_nothing(digits):
 
 def test_chunk_equals_python_loop_of_jitted_steps(digits):
     model, optimizer = MODELS["gru"], optax.adam(1e-3)
-    train_step = step.make_train_step(model, optimizer, seed=0, augmentation="shift")
+    train_step = step.make_train_step(model, optimizer, augmentation="shift")
     images, labels = digits
     state = step.init_state(model, optimizer, 0)
     order = np.arange(4 * 8).reshape(4, 8)
     losses = []
     for rows in order:
         batch = step.Batch(images[rows], labels[rows], np.arange(8, dtype=np.int32))
-        state, metrics = jax.jit(train_step)(state, batch)
+        state, metrics = jax.jit(train_step)(state, batch, 0)
         losses.append(metrics.loss)
 
     devices = parallel.choose_devices(2, 8)
     chunk = parallel.make_train_chunk(
         step.make_train_step(
-            model, optimizer, seed=0, augmentation="shift", average=parallel.average
+            model, optimizer, augmentation="shift", average=parallel.average
         ),
         devices,
     )
@@ -113,6 +114,7 @@ def test_chunk_equals_python_loop_of_jitted_steps(digits):
         step.Metrics(*jnp.zeros((2, 4))),
         images,
         labels,
+        0,
         parallel.split_order(order.astype(np.int32), 2),
         0,
         4,

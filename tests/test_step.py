@@ -14,7 +14,8 @@ BATCH = step.Batch(IMAGES, LABELS, np.arange(8, dtype=np.int32))
 
 def make(model, optimizer, **settings):
     state = step.init_state(model, optimizer, seed=3)
-    return state, jax.jit(step.make_train_step(model, optimizer, seed=3, **settings))
+    train_step = jax.jit(step.make_train_step(model, optimizer, **settings))
+    return state, lambda state, batch, seed=3: train_step(state, batch, seed)
 
 
 def test_linear_step_by_hand():
@@ -53,7 +54,7 @@ def test_initial_state_depends_on_the_seed_alone():
 
 
 @pytest.mark.parametrize("augmentation, dropout", [("affine", 0.0), ("none", 0.5)])
-def test_randomness_is_a_function_of_step_and_position(augmentation, dropout):
+def test_randomness_is_a_function_of_seed_step_and_position(augmentation, dropout):
     model, optimizer = models.MLP(hidden_sizes=(8,), dropout=dropout), optax.sgd(0.0)
     state, train_step = make(model, optimizer, augmentation=augmentation)
     first, again = train_step(state, BATCH)[1], train_step(state, BATCH)[1]
@@ -61,6 +62,7 @@ def test_randomness_is_a_function_of_step_and_position(augmentation, dropout):
     # A rate of 0 leaves the params: only the step tells the two losses apart.
     later, _ = train_step(state, BATCH)
     assert train_step(later, BATCH)[1].loss != first.loss
+    assert train_step(state, BATCH, seed=4)[1].loss != first.loss
     moved = BATCH._replace(positions=BATCH.positions + 8)
     assert train_step(state, moved)[1].loss != first.loss
 
@@ -74,7 +76,7 @@ def test_average_sees_gradients_and_metrics():
 
     model, optimizer = models.Linear(), optax.sgd(0.1)
     state = step.init_state(model, optimizer, 0)
-    step.make_train_step(model, optimizer, seed=0, average=average)(state, BATCH)
+    step.make_train_step(model, optimizer, average=average)(state, BATCH, 0)
     [(grads, metrics)] = seen
     assert jax.tree.structure(grads) == jax.tree.structure(state.params)
     assert isinstance(metrics, step.Metrics)

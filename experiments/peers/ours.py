@@ -69,13 +69,12 @@ class Trainer:
         train_step = step.make_train_step(
             model,
             optimizer,
-            seed=_SEED,
             augmentation=config.augment,
             average=parallel.average,
         )
         self.chunk = parallel.make_train_chunk(train_step, self.devices)
         history = step.Metrics(*np.zeros((2, task.num_steps), np.float32))
-        start = (state, history, (task.images, task.labels))
+        start = (state, history, (task.images, task.labels, np.uint32(_SEED)))
         self.state, self.history, self.data = parallel.replicate(start, self.devices)
         self.task, self.epoch, self.chunk_steps = task, 0, 8
         # No steps: compiles, so that the first chunk tells how long a step takes.

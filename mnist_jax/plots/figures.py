@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import ticker
+from matplotlib import colormaps, ticker
 from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
@@ -18,14 +18,8 @@ def samples(
     images: np.ndarray, labels: np.ndarray, names: Sequence[str], title: str
 ) -> Figure:
     """A grid of training images: uint8 [N, 28, 28] with their labels int [N]."""
-    num_rows = -(-len(images) // _COLUMNS)
-    figure = _figure(10, 1.25 * num_rows + 0.5, f"Training images: {title}")
-    axes = figure.subplots(num_rows, _COLUMNS, squeeze=False).ravel()
-    for axis, image, label in zip(axes, images, labels, strict=False):
-        _show(axis, image)
-        axis.set_title(names[label], fontsize=10, pad=3)
-    _hide(axes[len(images) :])
-    return figure
+    texts = [names[label] for label in labels]
+    return _mosaic(images, texts, _COLUMNS, 10, f"Training images: {title}")
 
 
 def curves(epochs: Sequence[Mapping[str, Any]], title: str) -> Figure:
@@ -161,24 +155,17 @@ def mistakes(
         figure = _figure(6, 2, f"Mistakes: {title}")
         figure.text(0.5, 0.4, "No test image was classified wrongly.", ha="center")
         return figure
-    columns = 8
-    num_rows = -(-len(images) // columns)
     which = f"The {len(images)} most confident of {num_mistakes:,}"
     if len(images) == num_mistakes:
         which = f"All {num_mistakes}"
     heading = f"{which} mistakes, the most confident first: {title}"
-    figure = _figure(11.5, 1.95 * num_rows + 0.6, heading)
-    axes = figure.subplots(num_rows, columns, squeeze=False).ravel()
-    for axis, image, label, row in zip(
-        axes, images, labels, probabilities, strict=False
-    ):
-        _show(axis, image)
+    texts = []
+    for label, row in zip(labels, probabilities, strict=True):
         predicted = names[row.argmax()]
         # Long class names need a line each.
         gap = "\n" if len(names[label] + predicted) > 6 else " "
-        text = f"{names[label]} →{gap}{predicted}{gap}({row.max():.0%})"
-        axis.set_title(text, fontsize=9.5)
-    _hide(axes[len(images) :])
+        texts.append(f"{names[label]} →{gap}{predicted}{gap}({row.max():.0%})")
+    figure = _mosaic(images, texts, 8, 11.5, heading)
     figure.supxlabel("true → predicted, with the probability given to it", fontsize=10)
     return figure
 
@@ -211,6 +198,43 @@ def comparison(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
 def _figure(width: float, height: float, title: str) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     figure.suptitle(title, fontsize=13)
+    return figure
+
+
+def _mosaic(
+    images: np.ndarray, texts: Sequence[str], columns: int, width: float, title: str
+) -> Figure:
+    """Images with a text above each, as one picture.
+
+    An axes for each image would take matplotlib several times as long.
+
+    Args:
+      images: uint8 [N, H, W].
+      texts: N.
+      columns: images in a row.
+      width: of the figure, inches.
+      title: of the figure.
+    """
+    num_lines = max(text.count("\n") for text in texts) + 1
+    height, side = images.shape[1:]
+    across = round(1.3 * side)  # pixels from one image to the next
+    inches = width / (columns * across)  # of a pixel
+    above = round((0.17 * num_lines + 0.08) / inches)  # pixels for the text
+    down = height + above
+    num_rows = -(-len(images) // columns)
+    canvas = np.full((num_rows * down, columns * across), np.nan)
+    figure = _figure(width, len(canvas) * inches + 0.6, title)
+    axis = figure.subplots()
+    for i, (image, text) in enumerate(zip(images, texts, strict=True)):
+        top, left = i // columns * down + above, i % columns * across
+        left += (across - side) // 2
+        canvas[top : top + height, left : left + side] = image
+        axis.text(
+            left + side / 2, top - 2, text, ha="center", va="bottom", fontsize=9.5
+        )
+    grey = colormaps["gray"].with_extremes(bad="white")
+    axis.imshow(canvas, cmap=grey, vmin=0, vmax=255, interpolation="nearest")
+    axis.set_axis_off()
     return figure
 
 

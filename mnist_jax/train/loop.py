@@ -66,7 +66,7 @@ def fit(run: Run, workdir: Path, checkpoints: Checkpoints) -> tuple[Any, Clock]:
     state, history, clock = _restore(run, checkpoints)
     done = int(state.step)
     epochs = _finished_epochs(workdir, done // num_steps)
-    data = (run.dataset.train_images, run.dataset.train_labels)
+    data = run.dataset.train_images, run.dataset.train_labels, np.uint32(config.seed)
     state, history, data = parallel.replicate((state, history, data), run.devices)
     order = _order(run, done // num_steps)
     began = time.perf_counter()

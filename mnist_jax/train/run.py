@@ -21,7 +21,7 @@ class Run(NamedTuple):
     train_rows: np.ndarray  # int [N], of the training set
     validation_rows: np.ndarray  # int [M], of the training set
     num_steps: int  # per epoch
-    schedule: optax.Schedule
+    schedule: optax.Schedule  # compiled
     devices: list[jax.Device]
     state: step.TrainState  # before the first step, on the host
     chunk: Callable  # see parallel.make_train_chunk
@@ -50,7 +50,6 @@ def prepare(config: Config) -> Run:
     train_step = step.make_train_step(
         model,
         optimizer,
-        seed=config.seed,
         augmentation=config.augment,
         label_smoothing=config.label_smoothing,
         average=parallel.average,
@@ -61,7 +60,8 @@ def prepare(config: Config) -> Run:
         train_rows=train_rows,
         validation_rows=validation_rows,
         num_steps=num_steps,
-        schedule=schedule,
+        # Compiled as a whole: one by one its operations take a second at first.
+        schedule=jax.jit(schedule),
         devices=devices,
         state=jax.device_get(state),
         chunk=parallel.make_train_chunk(train_step, devices),

@@ -1,0 +1,195 @@
+"""The study of cost and memory: its model, its tables and its own runs."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from mnist_jax import models
+
+ROOT = Path(__file__).parent.parent
+SCALING = ROOT / "experiments" / "scaling.py"
+sys.path.insert(0, str(SCALING.parent))
+
+import scaling  # noqa: E402
+
+
+def run(*arguments, cwd, code=0):
+    """Runs the study; returns (stdout, stderr)."""
+    done = subprocess.run(
+        [sys.executable, SCALING, *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout, done.stderr
+
+
+def said(point, microseconds, mebibytes):
+    """What is measured of a point."""
+    return {
+        **point._asdict(),
+        "seconds_per_image": microseconds * 1e-6,
+        "memory_bytes": mebibytes * 2**20,
+        "multiplications": 7840,
+        "temp_bytes": None if point.model == "linear" else 3 * 2**19,
+    }
+
+
+@pytest.mark.parametrize("model", scaling.RECURRENT)
+def test_28_steps_are_the_package_s_model(model):
+    images = np.random.default_rng(0).random((3, 28, 28, 1), np.float32)
+    package = models.MODELS[model](units=8)
+    variables = package.init(jax.random.key(0), images)
+    here = scaling.Reader(model, units=8, steps=28)
+    np.testing.assert_array_equal(
+        here.apply(variables, images), package.apply(variables, images)
+    )
+
+
+def test_steps_are_pieces_of_the_image_in_reading_order():
+    images = np.random.default_rng(0).random((2, 28, 28, 1), np.float32)
+    reader = scaling.Reader("gru", units=4, steps=784)
+    variables = reader.init(jax.random.key(0), images)
+    pixels = models.GRU(units=4, sequence="pixels")
+    np.testing.assert_array_equal(
+        reader.apply(variables, images), pixels.apply(variables, images)
+    )
+
+
+def test_models_take_turns():
+    points = scaling.plan(scaling.AXES["units"], ["linear", "gru", "mlp"], 2)
+    assert points == [
+        scaling.Point("gru", 128, 64, 28),
+        scaling.Point("mlp", 128, 64, None),
+        scaling.Point("gru", 128, 128, 28),
+        scaling.Point("mlp", 128, 128, None),
+    ]
+
+
+def test_axes_share_their_middle():
+    plans = scaling.make_plans(list(scaling.AXES), ["lstm", "cnn"], None)
+    assert {x: len(points) for x, points in plans.items()} == {
+        "batch": 16,
+        "units": 5,
+        "steps": 6,
+    }
+    middle = scaling.Point("lstm", 128, 128, 28)
+    assert all(middle in points for points in plans.values())
+
+
+@pytest.mark.parametrize(
+    "costs, expected",
+    [
+        ([5.0, 2.0, 1.2, 1.0, 1.1, 3.0], (3, 5)),
+        ([1.0, 2.0, 4.0, 1.1, 8.0, 9.0], (1, 1)),
+        ([1.0] * 6, (1, 6)),
+    ],
+)
+def test_flat_range(costs, expected):
+    assert scaling.flat_range([1, 2, 3, 4, 5, 6], costs) == expected
+
+
+def test_tables():
+    axis = scaling.AXES["batch"]
+    points = [
+        said(scaling.Point("linear", 32), 2.5, 3),
+        said(scaling.Point("gru", 32, 128, 28), 1234.5, 20.5),
+        said(scaling.Point("linear", 64), 1, 4),
+        said(scaling.Point("gru", 64, 128, 28), 1100, 2000),
+    ]
+    assert scaling.tables(axis, points).splitlines() == [
+        "Microseconds per image of training, by images per batch; flat is where one "
+        "multiplication costs at most 20% more than where it is cheapest:",
+        "",
+        "| images per batch | linear | gru |",
+        "| ---: | ---: | ---: |",
+        "| 32 | 2.50 | 1,234 |",
+        "| 64 | 1.00 | 1,100 |",
+        "| flat | 64 | 32 to 64 |",
+        "",
+        "Memory of the run in MiB, by images per batch:",
+        "",
+        "| images per batch | linear | gru |",
+        "| ---: | ---: | ---: |",
+        "| 32 | 3.00 | 20.5 |",
+        "| 64 | 4.00 | 2,000 |",
+        "",
+        "Its intermediate results by XLA's plan, MiB, by images per batch:",
+        "",
+        "| images per batch | linear | gru |",
+        "| ---: | ---: | ---: |",
+        "| 32 |  | 1.50 |",
+        "| 64 |  | 1.50 |",
+    ]
+
+
+def test_flat_is_by_the_work_and_not_by_the_image():
+    points = [
+        {**said(scaling.Point("rnn", 128, 64, 28), 1, 1), "multiplications": 10},
+        {**said(scaling.Point("rnn", 128, 128, 28), 2, 1), "multiplications": 40},
+        {**said(scaling.Point("rnn", 128, 256, 28), 9, 1), "multiplications": 160},
+    ]
+    assert "| flat | 128 to 256 |" in scaling.tables(scaling.AXES["units"], points)
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        (["--models=gru,vit"], "--models=vit: expected some of linear"),
+        (["--axes=depth"], "--axes=depth: expected some of batch"),
+        (["--models=cnn", "--axes=units"], "no such model"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(arguments, expected):
+    given = dict(x.removeprefix("--").split("=") for x in arguments)
+    axes = given.get("axes", "batch").split(",")
+    with pytest.raises(scaling.ScalingError) as caught:
+        scaling.make_plans(axes, given.get("models", "gru").split(","), None)
+    assert expected in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_point_that_fails_is_told_in_one_line():
+    with pytest.raises(scaling.ScalingError) as caught:
+        scaling.measure_apart(scaling.Point("mlp", 128, 0), 0.01)
+    assert str(caught.value) == (
+        "mlp, batch 128, 0 units ended with status 1: ConfigError: --hidden_sizes=0: "
+        "expected a whole number of 1 or more"
+    )
+
+
+def test_end_to_end_and_again(tmp_path):
+    arguments = (
+        "--models=linear",
+        "--axes=batch",
+        "--max_values=2",
+        "--seconds=0.03",
+        "--workdir=out",
+    )
+    output, errors = run(*arguments, cwd=tmp_path)
+    workdir = tmp_path / "out"
+    files = {path.name for path in workdir.iterdir()}
+    assert files == {"scaling.json", "scaling.md", "scaling.png"}
+    content = json.loads((workdir / "scaling.json").read_text())
+    assert {"seconds", "cpu", "cores", "versions"} <= set(content["settings"])
+    assert [x["batch_size"] for x in content["points"]] == [32, 64]
+    for one in content["points"]:
+        assert 0 < one["seconds_per_image"] < 0.1
+        assert one["compile_seconds"] > 0 and one["num_devices"] >= 1
+        assert 0 < one["memory_bytes"] < 2**30
+        assert one["multiplications"] == 7840
+    assert output.strip() == (workdir / "scaling.md").read_text().strip()
+    assert "2/2 linear, batch 64: " in errors
+
+    before = (workdir / "scaling.json").read_bytes()
+    again, errors = run(*arguments, cwd=tmp_path)
+    assert (again, errors) == (output, "")
+    assert (workdir / "scaling.json").read_bytes() == before
