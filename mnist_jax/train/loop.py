@@ -24,8 +24,11 @@ class TrainingError(Exception):
     """Training cannot go on; the message is one line with the likely cause."""
 
 
-class Interrupted(Exception):
-    """A signal stopped the run after it was saved; see `signal_number`."""
+class Interrupted(BaseException):
+    """A signal stopped the run after it was saved; see `signal_number`.
+
+    Like KeyboardInterrupt no Exception: what it passes must not take it for an error.
+    """
 
     def __init__(self, message: str, signal_number: int):
         super().__init__(message)
