@@ -32,14 +32,14 @@ from mnist_jax.train.run import epoch_order, prepare
 KINDS = {
     "products": r"dot|ynn|conv(?!ert)",
     "exchange": r"all-reduce|psum",
-    "moving": r"copy|.*dynamic-update-slice|.*slice|.*broadcast|transpose|.*concatenate",
+    "moving": r"copy|transpose|.*(slice|broadcast|concatenate)",
 }
 # Events that only hold others.
 CONTAINERS = r"while|cond|call|Thunk|Rendezvous|Wait|\$|.*::|.*\(|end: "
 
 
 def kind(name: str) -> str | None:
-    """Which of `KINDS` an event of the trace is, or 'elements'; None for no operation."""
+    """One of `KINDS`, or 'elements'; None for an event that is no operation."""
     # XLA names its operations in lower case, with a number after a point.
     if re.match(CONTAINERS, name) or not re.fullmatch(r"[a-z][\w.-]*", name):
         return None

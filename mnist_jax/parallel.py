@@ -164,8 +164,12 @@ def make_train_chunk(
         def body(i, carry):
             state, history = carry
             rows = order[i]
+
+            def pick(data):  # the order holds rows of the data set and no others
+                return data.at[rows].get(mode="promise_in_bounds")
+
             state, metrics = train_step(
-                state, Batch(images[rows], labels[rows], positions), seed
+                state, Batch(pick(images), pick(labels), positions), seed
             )
             history = jax.tree.map(lambda h, m: h.at[i].set(m), history, metrics)
             return state, history
