@@ -84,6 +84,14 @@ def test_quick_preset_has_a_fifth_of_the_epochs():
     assert quick.epochs == max(1, default.epochs // 5)
 
 
+def test_only_some_models_have_a_fast_preset():
+    fast = make_config("cnn", "mnist", "fast")
+    assert fast.epochs < make_config("cnn", "mnist").epochs
+    assert make_config("cnn", "mnist", "fast", epochs=3).epochs == 3
+    with pytest.raises(ConfigError, match="--preset=fast: gru has no .*--model=cnn"):
+        make_config("gru", "mnist", "fast")
+
+
 def test_digits_train_longer_than_mnist():
     for model in PRESETS:
         assert make_config(model, "digits").epochs > make_config(model, "mnist").epochs

@@ -20,7 +20,9 @@ from hypothesis import strategies as st
 
 from mnist_jax import datasets
 from mnist_jax.datasets import DatasetError
+from mnist_jax.datasets import prepared as prepared_module
 from mnist_jax.datasets.descriptions import IDX_SETS
+from mnist_jax.train import Interrupted
 
 NUM_TRAIN, NUM_TEST = 300, 120
 FILES = (
@@ -524,6 +526,15 @@ def test_damaged_prepared_files_are_named_with_the_remedy(
 
     shutil.rmtree(prepared)
     assert_small(datasets.load("mnist", empty_dir, raw_dir))
+
+
+def test_an_interruption_is_not_taken_for_damage(prepared, empty_dir, monkeypatch):
+    def interrupt(*arguments):
+        raise Interrupted("stopped by SIGTERM", signal.SIGTERM)
+
+    monkeypatch.setattr(prepared_module, "_decode", interrupt)
+    with pytest.raises(Interrupted):
+        datasets.load("mnist", empty_dir)
 
 
 @pytest.mark.parametrize("name", ["digits", "auto"])

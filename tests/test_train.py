@@ -1,16 +1,17 @@
 """Whole runs in this process, on the embedded digits."""
 
+import dataclasses
 import signal
 
 import jax
 import numpy as np
 import pytest
 
-from mnist_jax import records, train
+from mnist_jax import models, records, train
 from mnist_jax.checkpoints import Checkpoints
 from mnist_jax.config import ConfigError, make_config
 from mnist_jax.train import loop
-from mnist_jax.train.run import epoch_order, prepare
+from mnist_jax.train.run import choose_devices, epoch_order, prepare
 
 TIMES = ("seconds", "images_per_second")
 
@@ -187,6 +188,20 @@ def test_a_batch_larger_than_the_data_is_refused_before_anything_is_written(tmp_
     with pytest.raises(ConfigError, match="--batch_size=2000.*1260"):
         train.train_and_evaluate(make_mlp(batch_size=2000), workdir)
     assert not workdir.exists()
+
+
+@pytest.mark.parametrize(
+    "model, num_devices", [("linear", 1), ("mlp", 1), ("cnn", 4), ("gru", 2)]
+)
+def test_devices_follow_the_work_in_a_batch(model, num_devices):
+    config = make_config(model, "digits", batch_size=48)
+    module = models.build_model(config)
+    params = jax.eval_shape(
+        module.init, jax.random.key(0), np.zeros((1, 28, 28, 1), np.float32)
+    )["params"]
+    assert len(choose_devices(config, module, params)) == num_devices
+    asked = dataclasses.replace(config, num_devices=3)
+    assert len(choose_devices(asked, module, params)) == 3
 
 
 def test_other_devices_go_on_with_a_run(finished, tmp_path, monkeypatch):

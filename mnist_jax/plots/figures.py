@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps, ticker
+from matplotlib import ticker
 from matplotlib.figure import Figure
+
+from mnist_jax.plots.canvas import bars, mosaic, new_figure
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
@@ -19,12 +21,12 @@ def samples(
 ) -> Figure:
     """A grid of training images: uint8 [N, 28, 28] with their labels int [N]."""
     texts = [names[label] for label in labels]
-    return _mosaic(images, texts, _COLUMNS, 10, f"Training images: {title}")
+    return mosaic(images, texts, _COLUMNS, 10, f"Training images: {title}")[0]
 
 
 def curves(epochs: Sequence[Mapping[str, Any]], title: str) -> Figure:
     """Loss and accuracy by epoch, training and validation; lines of metrics.jsonl."""
-    figure = _figure(11, 4.2, title)
+    figure = new_figure(11, 4.2, title)
     number = [epoch["epoch"] for epoch in epochs]
     marker = "o" if len(epochs) <= 30 else "none"
     for axis, what in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
@@ -63,7 +65,7 @@ def curves(epochs: Sequence[Mapping[str, Any]], title: str) -> Figure:
 def confusion_matrix(matrix: np.ndarray, names: Sequence[str], title: str) -> Figure:
     """Counts by true and predicted class, int [K, K], with accuracy per class."""
     right, total = matrix.trace(), matrix.sum()
-    figure = _figure(9, 8.2, f"{title}: {right / total:.2%} of {total:,} right")
+    figure = new_figure(9, 8.2, f"{title}: {right / total:.2%} of {total:,} right")
     axis = figure.subplots()
     totals = np.maximum(matrix.sum(1, keepdims=True), 1)
     # The diagonal would drown the errors, so the scale is that of the errors.
@@ -115,30 +117,32 @@ def predictions(
       title: what was trained, on what.
       captions: N names of the images, if they have any.
     """
-    columns = min(_PAIRS, len(images))
-    num_rows = -(-len(images) // columns)
-    heading = "Predictions" if labels is None else "Predictions on test images"
-    figure = _figure(4 * columns, 2.2 * num_rows + 0.6, f"{heading}: {title}")
-    widths = [1, 1.35] * columns
-    axes = figure.subplots(num_rows, 2 * columns, squeeze=False, width_ratios=widths)
-    pairs = axes.reshape(-1, 2)
-    for i, (left, right) in enumerate(pairs[: len(images)]):
-        predicted = probabilities[i].argmax()
-        known = labels is not None
-        wrong = known and predicted != labels[i]
-        _show(left, images[i])
-        text = f"predicted {names[predicted]}"
+    known = labels is not None
+    texts, colours = [], []
+    for i, row in enumerate(probabilities):
+        text = f"predicted {names[row.argmax()]}"
+        wrong = known and row.argmax() != labels[i]
         if known:
             text += f"\nactual {names[labels[i]]}" + ("  ✗" if wrong else "  ✓")
         if captions:
             text = f"{_shorten(captions[i])}\n{text}"
-        left.set_title(text, fontsize=9.5, color=VERMILION if wrong else "black")
-        colours = [GREY] * len(names)
-        colours[predicted] = VERMILION if wrong else BLUE
-        if wrong:
-            colours[labels[i]] = GREEN
-        _bars(right, probabilities[i], names, colours)
-    _hide(pairs[len(images) :].ravel())
+        texts.append(text)
+        colours.append(VERMILION if wrong else "black")
+    columns = min(_PAIRS, len(images))
+    heading = "Predictions on test images" if known else "Predictions"
+    side = images.shape[2]
+    figure, axis, corners = mosaic(
+        images, texts, columns, 4 * columns, f"{heading}: {title}", 1.5 * side, colours
+    )
+    for i, (left, top) in enumerate(corners):
+        shades = [GREY] * len(names)
+        shades[probabilities[i].argmax()] = (
+            colours[i] if colours[i] != "black" else BLUE
+        )
+        if colours[i] == VERMILION:
+            shades[labels[i]] = GREEN
+        box = left + 1.05 * side, top, 1.4 * side, images.shape[1]
+        bars(axis, box, probabilities[i], names, shades)
     return figure
 
 
@@ -152,7 +156,7 @@ def mistakes(
 ) -> Figure:
     """The most confident mistakes, sorted; arrays as in `predictions`."""
     if not len(images):
-        figure = _figure(6, 2, f"Mistakes: {title}")
+        figure = new_figure(6, 2, f"Mistakes: {title}")
         figure.text(0.5, 0.4, "No test image was classified wrongly.", ha="center")
         return figure
     which = f"The {len(images)} most confident of {num_mistakes:,}"
@@ -165,14 +169,14 @@ def mistakes(
         # Long class names need a line each.
         gap = "\n" if len(names[label] + predicted) > 6 else " "
         texts.append(f"{names[label]} →{gap}{predicted}{gap}({row.max():.0%})")
-    figure = _mosaic(images, texts, 8, 11.5, heading)
+    figure, _, _ = mosaic(images, texts, 8, 11.5, heading)
     figure.supxlabel("true → predicted, with the probability given to it", fontsize=10)
     return figure
 
 
 def comparison(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
     """Test error and training time of several models, as bars side by side."""
-    figure = _figure(10, 0.45 * len(rows) + 1.5, title)
+    figure = new_figure(10, 0.45 * len(rows) + 1.5, title)
     left, right = figure.subplots(1, 2, sharey=True)
     models = [row["model"] for row in rows]
     place = np.arange(len(rows))
@@ -195,76 +199,10 @@ def comparison(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
     return figure
 
 
-def _figure(width: float, height: float, title: str) -> Figure:
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    figure.suptitle(title, fontsize=13)
-    return figure
-
-
-def _mosaic(
-    images: np.ndarray, texts: Sequence[str], columns: int, width: float, title: str
-) -> Figure:
-    """Images with a text above each, as one picture.
-
-    An axes for each image would take matplotlib several times as long.
-
-    Args:
-      images: uint8 [N, H, W].
-      texts: N.
-      columns: images in a row.
-      width: of the figure, inches.
-      title: of the figure.
-    """
-    num_lines = max(text.count("\n") for text in texts) + 1
-    height, side = images.shape[1:]
-    across = round(1.3 * side)  # pixels from one image to the next
-    inches = width / (columns * across)  # of a pixel
-    above = round((0.17 * num_lines + 0.08) / inches)  # pixels for the text
-    down = height + above
-    num_rows = -(-len(images) // columns)
-    canvas = np.full((num_rows * down, columns * across), np.nan)
-    figure = _figure(width, len(canvas) * inches + 0.6, title)
-    axis = figure.subplots()
-    for i, (image, text) in enumerate(zip(images, texts, strict=True)):
-        top, left = i // columns * down + above, i % columns * across
-        left += (across - side) // 2
-        canvas[top : top + height, left : left + side] = image
-        axis.text(
-            left + side / 2, top - 2, text, ha="center", va="bottom", fontsize=9.5
-        )
-    grey = colormaps["gray"].with_extremes(bad="white")
-    axis.imshow(canvas, cmap=grey, vmin=0, vmax=255, interpolation="nearest")
-    axis.set_axis_off()
-    return figure
-
-
-def _show(axis, image: np.ndarray) -> None:
-    axis.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    axis.set_xticks([])
-    axis.set_yticks([])
-
-
-def _bars(axis, probabilities, names, colours) -> None:
-    place = np.arange(len(names))
-    axis.barh(place, probabilities, color=colours)
-    axis.set_yticks(place, names, fontsize=7)
-    axis.set(xlim=(0, 1.22), xticks=[], ylim=(len(names) - 0.4, -0.6))
-    axis.tick_params(length=0)
-    axis.spines[["top", "right", "bottom"]].set_visible(False)
-    for i, share in enumerate(probabilities):
-        if share >= 0.01:
-            axis.text(share + 0.02, i, f"{share:.0%}", va="center", fontsize=7)
-
-
 def _square(place: int):
     from matplotlib.patches import Rectangle
 
     return Rectangle((place - 0.5, place - 0.5), 1, 1, color=BLUE)
-
-
-def _hide(axes) -> None:
-    for axis in axes:
-        axis.set_axis_off()
 
 
 def _shorten(text: str, length: int = 18) -> str:
