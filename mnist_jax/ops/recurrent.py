@@ -131,33 +131,46 @@ def _backward(cell, last_only, saved, grads):
     kernels = _split(weights.recurrent_kernel, num_units)
 
     def step(carry, xs):
-        residuals, dh = xs
+        carry, gradients = carry
+        residuals, dh, t = xs
         if dh is not None:
             carry = (carry[0] + dh, *carry[1:])
         (dh, *others), emitted = cell.backward(carry, residuals)
         # Computed once: XLA would work it out again for each product and each store.
         emitted = jax.lax.optimization_barrier(emitted)
         dh += _sum_transposed([emitted[i] for i in cell.at_hidden], kernels)
-        return (dh, *others), emitted
+        return ((dh, *others), _write(gradients, t, emitted)), None
 
+    num_steps, batch_size, _ = inputs.shape
+    num_emitted = max(cell.at_hidden) + 1
     zeros = jnp.zeros(grads.shape[-2:], grads.dtype)
     carry = (grads if last_only else zeros,) + (zeros,) * (cell.num_states - 1)
-    xs = (residuals, None if last_only else grads)
-    _, emitted = jax.lax.scan(step, carry, xs, reverse=True)
+    gradients = jnp.zeros((num_steps, batch_size, num_emitted * num_units), grads.dtype)
+    xs = (residuals, None if last_only else grads, jnp.arange(num_steps))
+    (_, gradients), _ = jax.lax.scan(step, (carry, gradients), xs, reverse=True)
 
-    at_input = [emitted[i] for i in cell.at_input]
-    at_hidden = [emitted[i] for i in cell.at_hidden]
-    # A feature that is always 1 has the bias as its kernel.
-    ones = jnp.ones((*inputs.shape[:-1], 1), inputs.dtype)
-    kernel_and_bias = _outer(jnp.concatenate([inputs, ones], axis=-1), at_input)
-    gradients = Weights(
-        input_kernel=kernel_and_bias[:-1],
-        recurrent_kernel=_outer(before, at_hidden),
-        bias=kernel_and_bias[-1],
-        hidden_bias=None if weights.hidden_bias is None else at_hidden[-1].sum((0, 1)),
+    # One product for all: what is always 1 has the biases as its kernel.
+    ones = jnp.ones((num_steps, batch_size, 1), inputs.dtype)
+    rows = jnp.concatenate([before, inputs, ones], axis=-1)
+    rows = rows.reshape(num_steps * batch_size, -1)
+    sums = rows.T @ gradients.reshape(len(rows), -1)
+    of_hidden, of_input, of_one = jnp.split(sums, [num_units, len(sums) - 1])
+
+    def pick(gates, array):
+        blocks = _split(array, num_units)
+        return jnp.concatenate([blocks[i] for i in gates], axis=-1)
+
+    weight_grads = Weights(
+        input_kernel=pick(cell.at_input, of_input),
+        recurrent_kernel=pick(cell.at_hidden, of_hidden),
+        bias=pick(cell.at_input, of_one[0]),
+        hidden_bias=None
+        if weights.hidden_bias is None
+        else pick(cell.at_hidden[-1:], of_one[0]),
     )
+    at_input = [_split(gradients, num_units)[i] for i in cell.at_input]
     input_kernels = _split(weights.input_kernel, num_units)
-    return _sum_transposed(at_input, input_kernels), gradients
+    return _sum_transposed(at_input, input_kernels), weight_grads
 
 
 _recurrence.defvjp(_forward, _backward)
@@ -182,13 +195,16 @@ def _sum_transposed(grads: Sequence[Array], kernels: Sequence[Array]) -> Array:
     return jnp.concatenate(grads, axis=-1) @ jnp.concatenate(kernels, axis=-1).T
 
 
-def _outer(x: Array, grads: Sequence[Array]) -> Array:
-    """Sum of x^T g over time and batch, the gates side by side: [F, kH]."""
-    rows = x.reshape(-1, x.shape[-1])
-    if on_cpu():
-        products = [rows.T @ g.reshape(len(rows), -1) for g in grads]
-        return jnp.concatenate(products, axis=-1)
-    return rows.T @ jnp.concatenate(grads, axis=-1).reshape(len(rows), -1)
+def _write(stack: Array, t: Array, arrays: Sequence[Array]) -> Array:
+    """Puts arrays [B, H] side by side into row `t` of a stack [T, B, ..]."""
+    if not on_cpu():
+        arrays = [jnp.concatenate(arrays, axis=-1)]
+    start = 0
+    for array in arrays:
+        place = (t, 0, start)
+        stack = jax.lax.dynamic_update_slice(stack, array[None], place)
+        start += array.shape[-1]
+    return stack
 
 
 def _sigmoid(x: Array) -> Array:
