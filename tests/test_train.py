@@ -191,17 +191,18 @@ def test_a_batch_larger_than_the_data_is_refused_before_anything_is_written(tmp_
 
 
 @pytest.mark.parametrize(
-    "model, num_devices", [("linear", 1), ("mlp", 1), ("cnn", 4), ("gru", 2)]
+    "model, num_devices", [("linear", 1), ("mlp", 1), ("cnn", 4), ("gru", 3)]
 )
 def test_devices_follow_the_work_in_a_batch(model, num_devices):
+    # A gru of 62 thousand parameters needs 13 images per device.
     config = make_config(model, "digits", batch_size=48)
     module = models.build_model(config)
     params = jax.eval_shape(
         module.init, jax.random.key(0), np.zeros((1, 28, 28, 1), np.float32)
     )["params"]
     assert len(choose_devices(config, module, params)) == num_devices
-    asked = dataclasses.replace(config, num_devices=3)
-    assert len(choose_devices(asked, module, params)) == 3
+    asked = dataclasses.replace(config, num_devices=2)
+    assert len(choose_devices(asked, module, params)) == 2
 
 
 def test_other_devices_go_on_with_a_run(finished, tmp_path, monkeypatch):
