@@ -22,7 +22,6 @@ Result:
 
 import io
 import json
-import os
 import platform
 import shlex
 import signal
@@ -36,10 +35,11 @@ from typing import Any
 
 import numpy as np
 from absl import app, flags, logging
+from machine import cpu_name
 from peers import families, processes
 from peers.processes import BenchmarkError
 
-from mnist_jax import datasets, records
+from mnist_jax import datasets, parallel, records
 
 # Each lane's name for people, and the module that is its worker.
 NAMES = {
@@ -358,29 +358,13 @@ def to_markdown(content: Mapping[str, Any]) -> bytes:
     return text.encode()
 
 
-def cpu_name() -> str:
-    """The processor as Linux names it; elsewhere its architecture."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [x.partition(":")[2].strip() for x in lines if x.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def count_cores() -> int:
-    """Cores that this process may use."""
-    has_affinity = hasattr(os, "sched_getaffinity")  # not on macOS
-    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count()
-
-
 def report(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
 def run() -> None:
     check_flags()
-    threads = _THREADS.value or count_cores()
+    threads = _THREADS.value or parallel.count_cores()
     env = processes.environment(threads)
     lanes = choose_lanes(env)
     images, labels = load_data()

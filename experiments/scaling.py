@@ -42,6 +42,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
+from machine import cpu_name
 
 import mnist_jax
 from mnist_jax import cost, models, optim, parallel, records, step
@@ -616,29 +617,13 @@ def make_settings(seconds: float) -> dict[str, Any]:
     return {
         "seconds": seconds,
         "cpu": cpu_name(),
-        "cores": count_cores(),
+        "cores": parallel.count_cores(),
         "versions": {
             "mnist_jax": mnist_jax.__version__,
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in libraries},
         },
     }
-
-
-def cpu_name() -> str:
-    """The processor as Linux names it; elsewhere its architecture."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [x.partition(":")[2].strip() for x in lines if x.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def count_cores() -> int:
-    """Cores that this process may use."""
-    has_affinity = hasattr(os, "sched_getaffinity")  # not on macOS
-    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count()
 
 
 def report(text: str) -> None:

@@ -43,9 +43,13 @@ def start(num_devices: int = 0) -> None:
     """
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return
+    jax.config.update("jax_num_cpu_devices", num_devices or count_cores())
+
+
+def count_cores() -> int:
+    """Cores that this process may use."""
     has_affinity = hasattr(os, "sched_getaffinity")  # not on macOS
-    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count()
-    jax.config.update("jax_num_cpu_devices", num_devices or cores)
+    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count()
 
 
 def least_images(multiplications: int, num_params: int) -> int:
