@@ -23,7 +23,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 
 from mnist_jax import models, parallel, records, step
 from mnist_jax.config import make_config
@@ -97,6 +97,7 @@ def profile(model: str, dataset: str) -> dict[str, float]:
 
 def main(argv: list[str]) -> None:
     del argv
+    logging.set_verbosity(logging.WARNING)  # as in launch.py
     parallel.start()
     names = (*KINDS, "elements")
     lines = [
