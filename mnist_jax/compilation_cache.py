@@ -32,12 +32,12 @@ def start(root: Path | None = None) -> None:
     """
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = (root or home / "mnist_jax") / _kind_of_machine()
     try:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = (root or home / "mnist_jax") / _kind_of_machine()
         folder.mkdir(parents=True, exist_ok=True)
         _clean(folder)
-    except OSError:
+    except (OSError, RuntimeError):  # RuntimeError: this user has no home
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update(
@@ -55,7 +55,7 @@ def seal() -> None:
         sum_path = program.with_name(program.name + _SUM)
         try:
             if not sum_path.exists():
-                sum_path.write_text(_checksum(program))
+                sum_path.write_bytes(_checksum(program))
         except OSError:
             pass  # a full disk, or another process cleaned up: it is compiled again
 
@@ -67,7 +67,7 @@ def _clean(folder: Path) -> None:
     for program in programs:
         sum_path = program.with_name(program.name + _SUM)
         size += program.stat().st_size
-        sound = sum_path.exists() and sum_path.read_text() == _checksum(program)
+        sound = sum_path.exists() and sum_path.read_bytes() == _checksum(program)
         if not sound or size > MAX_BYTES:
             program.unlink(missing_ok=True)
             sum_path.unlink(missing_ok=True)
@@ -77,8 +77,8 @@ def _programs(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if path.suffix != _SUM]
 
 
-def _checksum(program: Path) -> str:
-    return hashlib.sha256(program.read_bytes()).hexdigest()
+def _checksum(program: Path) -> bytes:
+    return hashlib.sha256(program.read_bytes()).hexdigest().encode()
 
 
 def _kind_of_machine() -> str:

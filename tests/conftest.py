@@ -1,6 +1,8 @@
 """What the tests share: the devices, a data_dir, and the way to the real MNIST."""
 
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -34,6 +36,26 @@ def data_dir(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TFDS_DATA_DIR", str(path))
         yield path
+
+
+@pytest.fixture(scope="session")
+def run_study():
+    """(name, *arguments, cwd, code) -> (stdout, stderr) of a study in experiments/."""
+    root = Path(__file__).resolve().parents[1]
+
+    def run(name, *arguments, cwd, code=0):
+        done = subprocess.run(
+            [sys.executable, root / "experiments" / name, *arguments],
+            cwd=cwd,
+            env={**os.environ, "PYTHONPATH": str(root)},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout, done.stderr
+
+    return run
 
 
 @pytest.fixture(scope="session")

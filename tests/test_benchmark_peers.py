@@ -2,32 +2,15 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-BENCHMARK = ROOT / "experiments" / "benchmark_peers.py"
-sys.path.insert(0, str(BENCHMARK.parent))
+sys.path.insert(0, str(Path(__file__).parent.parent / "experiments"))
 
 import benchmark_peers  # noqa: E402
 from peers import families, processes  # noqa: E402
-
-
-def run(*arguments, cwd, code=0):
-    """Runs the benchmark on noise; returns (stdout, stderr)."""
-    done = subprocess.run(
-        [sys.executable, BENCHMARK, "--dataset=synthetic", *arguments],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout, done.stderr
 
 
 def said(num_params=7850, redundant_params=0):
@@ -147,19 +130,27 @@ def test_a_worker_that_dies_is_told_in_one_line(tmp_path):
         (["--models=cnn", "--images=100"], "--images=100: a batch of cnn has 128"),
     ],
 )
-def test_mistakes_are_told_in_one_line(arguments, expected, tmp_path):
+def test_mistakes_are_told_in_one_line(arguments, expected, tmp_path, run_study):
     bare = tmp_path / "python"
     bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
     bare.chmod(0o755)
     given = [x.format(bare=bare) for x in arguments]
-    output, errors = run(*given, cwd=tmp_path, code=1)
+    output, errors = run_study(
+        "benchmark_peers.py", "--dataset=synthetic", *given, cwd=tmp_path, code=1
+    )
     assert output == "" and len(errors.splitlines()) == 1
     assert errors.startswith("error: ") and expected in errors
 
 
-def test_end_to_end_without_other_libraries(tmp_path):
-    output, errors = run(
-        "--models=linear", "--images=256", "--rounds=1", "--workdir=out", cwd=tmp_path
+def test_end_to_end_without_other_libraries(tmp_path, run_study):
+    output, errors = run_study(
+        "benchmark_peers.py",
+        "--dataset=synthetic",
+        "--models=linear",
+        "--images=256",
+        "--rounds=1",
+        "--workdir=out",
+        cwd=tmp_path,
     )
     workdir = tmp_path / "out"
     files = {path.name for path in workdir.iterdir()}

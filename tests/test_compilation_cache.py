@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from mnist_jax import compilation_cache
@@ -93,6 +94,24 @@ def test_a_folder_that_cannot_be_made_means_no_cache(filled, tmp_path):
     assert run(in_the_way) == (0, filled[1])
 
 
+def test_a_damaged_checksum_and_a_missing_home_stop_nothing(tmp_path, monkeypatch):
+    program, checksum = tmp_path / "a-cache", tmp_path / "a-cache.sha256"
+    program.write_bytes(b"x")
+    checksum.write_bytes(b"\xff\xfe")  # no text
+    compilation_cache._clean(tmp_path)
+    assert not program.exists() and not checksum.exists()
+
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(compilation_cache.Path, "home", no_home)
+    before = jax.config.jax_compilation_cache_dir
+    compilation_cache.start()
+    assert jax.config.jax_compilation_cache_dir == before
+
+
 def test_the_users_own_cache_is_left_to_jax(filled, tmp_path):
     own = tmp_path / "own"
     assert run(tmp_path / "ours", JAX_COMPILATION_CACHE_DIR=str(own))[1] == filled[1]
@@ -104,7 +123,7 @@ def test_the_oldest_programs_leave_when_it_grows_too_large(tmp_path, monkeypatch
         path = tmp_path / f"{name}-cache"
         path.write_bytes(b"x" * 100)
         checksum = compilation_cache._checksum(path)
-        path.with_name(path.name + ".sha256").write_text(checksum)
+        path.with_name(path.name + ".sha256").write_bytes(checksum)
         os.utime(path, (1e9 - age, 1e9 - age))
     monkeypatch.setattr(compilation_cache, "MAX_BYTES", 250)
     compilation_cache._clean(tmp_path)

@@ -1,8 +1,6 @@
 """The study of cost and memory: its model, its tables and its own runs."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,25 +10,9 @@ import pytest
 
 from mnist_jax import models
 
-ROOT = Path(__file__).parent.parent
-SCALING = ROOT / "experiments" / "scaling.py"
-sys.path.insert(0, str(SCALING.parent))
+sys.path.insert(0, str(Path(__file__).parent.parent / "experiments"))
 
 import scaling  # noqa: E402
-
-
-def run(*arguments, cwd, code=0):
-    """Runs the study; returns (stdout, stderr)."""
-    done = subprocess.run(
-        [sys.executable, SCALING, *arguments],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout, done.stderr
 
 
 def said(point, microseconds, mebibytes):
@@ -166,7 +148,7 @@ def test_a_point_that_fails_is_told_in_one_line():
     )
 
 
-def test_end_to_end_and_again(tmp_path):
+def test_end_to_end_and_again(tmp_path, run_study):
     arguments = (
         "--models=linear",
         "--axes=batch",
@@ -174,7 +156,7 @@ def test_end_to_end_and_again(tmp_path):
         "--seconds=0.03",
         "--workdir=out",
     )
-    output, errors = run(*arguments, cwd=tmp_path)
+    output, errors = run_study("scaling.py", *arguments, cwd=tmp_path)
     workdir = tmp_path / "out"
     files = {path.name for path in workdir.iterdir()}
     assert files == {"scaling.json", "scaling.md", "scaling.png"}
@@ -190,6 +172,6 @@ def test_end_to_end_and_again(tmp_path):
     assert "2/2 linear, batch 64: " in errors
 
     before = (workdir / "scaling.json").read_bytes()
-    again, errors = run(*arguments, cwd=tmp_path)
+    again, errors = run_study("scaling.py", *arguments, cwd=tmp_path)
     assert (again, errors) == (output, "")
     assert (workdir / "scaling.json").read_bytes() == before
