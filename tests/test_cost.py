@@ -44,8 +44,9 @@ def test_a_scan_counts_as_often_as_it_runs():
     [
         (models.Linear(), 784 * 10),
         (models.MLP(hidden_sizes=(128,)), 784 * 128 + 128 * 10),
-        (models.RNN(units=64), 28 * (28 + 64) * 64 + 64 * 10),
-        (models.LSTM(units=64), 28 * (28 + 64) * 4 * 64 + 64 * 10),
+        # 28 pixels and the 1 that the biases are multiplied with.
+        (models.RNN(units=64), 28 * (29 + 64) * 64 + 64 * 10),
+        (models.LSTM(units=64), 28 * (29 + 64) * 4 * 64 + 64 * 10),
     ],
 )
 def test_models(model, expected):

@@ -1,26 +1,27 @@
 """Recurrences over time, with their own gradients.
 
-Three things make them fast. The inputs of all time steps are projected before the
-scan, which is left with one product of the state per gate. The backward scan emits
-only the gradients at the gates, and the gradients of the kernels are a few large
-products after it, where automatic differentiation would add up small ones per step
-(Appleyard et al., "Optimizing Performance of Recurrent Neural Networks on GPUs",
-2016, describes both for cuDNN). And on CPU each gate is an array of its own: no slice
-and no concatenation inside the scan, which XLA would do element by element.
+Four things make them fast. The inputs of all time steps are projected before the
+scan, which is left with one product of the state for all gates. The gradients of the
+kernels are one large product after the backward scan, where automatic differentiation
+would add up small ones per step (Appleyard et al., "Optimizing Performance of
+Recurrent Neural Networks on GPUs", 2016, describes both for cuDNN). Inside, features
+come first and images last, [H, B]: the gates of a product lie one after the other, so
+that taking one apart moves nothing. And one stack [n, H, T, B] lives through both
+scans: it holds the projected inputs; the forward scan puts in their place the factors
+by which gradients will reach them, so that the backward scan only multiplies.
 
-Shapes: T time steps, B images, F features, H units, k gates. Everything is float32
-and time-major. The first state is zero. Kernels and biases of the gates lie side by
-side in the order in which the equations name the gates.
+Shapes: T time steps, B images, F features, H units, k gates. Everything is float32.
+The first state is zero. Kernels and biases of the gates lie side by side in the order
+in which the equations name the gates.
 """
 
 import functools
-from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from mnist_jax.ops.platform import on_cpu
+from mnist_jax.ops.cells import GRU, LSTM, RNN, Cell
 
 Array = jax.Array
 
@@ -34,23 +35,6 @@ class Weights(NamedTuple):
     hidden_bias: Array | None = None  # c, float32 [H]
 
 
-class Cell(NamedTuple):
-    """One time step and its gradient, on lists with one array [B, H] per gate.
-
-    The carry is a tuple whose first entry is the hidden state h.
-    """
-
-    num_states: int
-    # Which of the emitted gradients belong to x W, and which to h U.
-    at_input: tuple[int, ...]
-    at_hidden: tuple[int, ...]
-    # (carry, x W + b, h U, hidden_bias) -> (carry, residuals)
-    forward: Callable
-    # (carry gradient, residuals) -> (previous carry's gradient but for the part that
-    # comes through h U, emitted gradients)
-    backward: Callable
-
-
 def rnn(inputs: Array, weights: Weights, *, last_only: bool) -> Array:
     """Simple recurrent network (Elman, 1990): h' = tanh(x W + h U + b).
 
@@ -62,7 +46,7 @@ def rnn(inputs: Array, weights: Weights, *, last_only: bool) -> Array:
     Returns:
       float32 [B, H] if `last_only`, else [T, B, H].
     """
-    return _recurrence(_RNN, last_only, inputs, weights)
+    return _recurrence(RNN, last_only, inputs, weights)
 
 
 def lstm(inputs: Array, weights: Weights, *, last_only: bool) -> Array:
@@ -79,7 +63,7 @@ def lstm(inputs: Array, weights: Weights, *, last_only: bool) -> Array:
     Returns:
       float32 [B, H] if `last_only`, else [T, B, H].
     """
-    return _recurrence(_LSTM, last_only, inputs, weights)
+    return _recurrence(LSTM, last_only, inputs, weights)
 
 
 def gru(inputs: Array, weights: Weights, *, last_only: bool) -> Array:
@@ -96,171 +80,103 @@ def gru(inputs: Array, weights: Weights, *, last_only: bool) -> Array:
     Returns:
       float32 [B, H] if `last_only`, else [T, B, H].
     """
-    return _recurrence(_GRU, last_only, inputs, weights)
+    return _recurrence(GRU, last_only, inputs, weights)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _recurrence(cell: Cell, last_only: bool, inputs: Array, weights: Weights) -> Array:
-    return _forward(cell, last_only, inputs, weights)[0]
+    return _forward(cell, last_only, inputs, weights, for_gradient=False)[0]
 
 
-def _forward(cell, last_only, inputs, weights):
+def _forward(cell, last_only, inputs, weights, for_gradient=True):
+    num_steps, batch_size, _ = inputs.shape
     num_units = len(weights.recurrent_kernel)
-    kernels = _split(weights.recurrent_kernel, num_units)
-    biases = _split(weights.bias, num_units)
-    projected = _products(inputs, _split(weights.input_kernel, num_units))
+    shape = (num_units, num_steps, batch_size)
+    # What the kernels multiply: h, to be filled in, then x, and 1 for the biases.
+    rows = [jnp.zeros(shape), inputs.transpose(2, 0, 1), jnp.ones((1, *shape[1:]))]
+    rows = jnp.concatenate(rows).astype(inputs.dtype)
+    kernel = jnp.concatenate([weights.input_kernel, weights.bias[None]]).T
+    stack = kernel @ rows[num_units:].reshape(kernel.shape[1], -1)
+    stack = stack.reshape(-1, *shape)
+    own = jnp.zeros((1, *shape), inputs.dtype) if cell.own_input else None
+    kernel = weights.recurrent_kernel.T
+    hidden_bias = None if weights.hidden_bias is None else weights.hidden_bias[:, None]
 
-    def step(carry, projected):
-        # Added here, inside the gates' loop over elements, the biases cost nothing.
-        projected = [x + b for x, b in zip(projected, biases, strict=True)]
-        hidden = _products(carry[0], kernels)
-        new, residuals = cell.forward(carry, projected, hidden, weights.hidden_bias)
-        return new, (carry[0], residuals, None if last_only else new[0])
+    def step(loop, t):
+        carry, rows, stack, own = loop
+        rows = jax.lax.dynamic_update_slice(rows, carry[0][:, None], (0, t, 0))
+        hidden = (kernel @ carry[0]).reshape(-1, num_units, batch_size)
+        inputs = _read(stack, t)[:, :, 0]
+        carry, factors, kept = cell.forward(carry, inputs, hidden, hidden_bias)
+        output = None if last_only else carry[0]
+        if not for_gradient:
+            return (carry, rows, stack, own), (None, output)
+        for i, factor in enumerate(factors[: len(stack)]):
+            stack = _write(stack, t, factor[None, :, None], i)
+        if cell.own_input:
+            own = _write(own, t, factors[-1][None, :, None])
+        return (carry, rows, stack, own), (kept, output)
 
-    zeros = jnp.zeros((inputs.shape[1], num_units), inputs.dtype)
-    carry, (before, residuals, after) = jax.lax.scan(
-        step, (zeros,) * cell.num_states, projected
-    )
-    output = carry[0] if last_only else after
-    return output, (inputs, weights, before, residuals)
+    carry = (jnp.zeros((num_units, batch_size), inputs.dtype),) * cell.num_states
+    loop = (carry, rows, stack, own)
+    loop, (kept, outputs) = jax.lax.scan(step, loop, jnp.arange(num_steps))
+    carry, rows, stack, own = loop
+    output = carry[0].T if last_only else outputs.swapaxes(1, 2)
+    return output, (rows, stack, own, kept, weights)
 
 
 def _backward(cell, last_only, saved, grads):
-    inputs, weights, before, residuals = saved
-    num_units = before.shape[-1]
-    kernels = _split(weights.recurrent_kernel, num_units)
+    rows, stack, own, kept, weights = saved
+    num_units, num_steps, batch_size = stack.shape[1:]
 
-    def step(carry, xs):
-        carry, gradients = carry
-        residuals, dh, t = xs
+    def step(loop, xs):
+        carry, stack, own = loop
+        t, kept, dh = xs
         if dh is not None:
-            carry = (carry[0] + dh, *carry[1:])
-        (dh, *others), emitted = cell.backward(carry, residuals)
-        # Computed once: XLA would work it out again for each product and each store.
-        emitted = jax.lax.optimization_barrier(emitted)
-        dh += _sum_transposed([emitted[i] for i in cell.at_hidden], kernels)
-        return ((dh, *others), _write(gradients, t, emitted)), None
+            carry = (carry[0] + dh.T, *carry[1:])
+        multiplier, carry = cell.backward(carry, kept)
+        # In the stack's own shape: XLA would copy it to change shapes on the way.
+        multiplier = jnp.expand_dims(multiplier, -2)
+        stack = _write(stack, t, _read(stack, t) * multiplier)
+        if cell.own_input:
+            own = _write(own, t, _read(own, t) * multiplier)
+        gates = _read(stack, t).reshape(-1, batch_size)
+        carry = (carry[0] + weights.recurrent_kernel @ gates, *carry[1:])
+        return (carry, stack, own), None
 
-    num_steps, batch_size, _ = inputs.shape
-    num_emitted = max(cell.at_hidden) + 1
-    zeros = jnp.zeros(grads.shape[-2:], grads.dtype)
-    carry = (grads if last_only else zeros,) + (zeros,) * (cell.num_states - 1)
-    gradients = jnp.zeros((num_steps, batch_size, num_emitted * num_units), grads.dtype)
-    xs = (residuals, None if last_only else grads, jnp.arange(num_steps))
-    (_, gradients), _ = jax.lax.scan(step, (carry, gradients), xs, reverse=True)
+    zeros = jnp.zeros((num_units, batch_size), stack.dtype)
+    carry = (grads.T if last_only else zeros,) + (zeros,) * (cell.num_states - 1)
+    xs = (jnp.arange(num_steps), kept, None if last_only else grads)
+    (_, stack, own), _ = jax.lax.scan(step, (carry, stack, own), xs, reverse=True)
 
-    # One product for all: what is always 1 has the biases as its kernel.
-    ones = jnp.ones((num_steps, batch_size, 1), inputs.dtype)
-    rows = jnp.concatenate([before, inputs, ones], axis=-1)
-    rows = rows.reshape(num_steps * batch_size, -1)
-    sums = rows.T @ gradients.reshape(len(rows), -1)
-    of_hidden, of_input, of_one = jnp.split(sums, [num_units, len(sums) - 1])
+    def flat(array):  # [n, H, T, B] -> [n H, T B]
+        return array.reshape(len(array) * array.shape[1], -1)
 
-    def pick(gates, array):
-        blocks = _split(array, num_units)
-        return jnp.concatenate([blocks[i] for i in gates], axis=-1)
-
-    weight_grads = Weights(
-        input_kernel=pick(cell.at_input, of_input),
-        recurrent_kernel=pick(cell.at_hidden, of_hidden),
-        bias=pick(cell.at_input, of_one[0]),
-        hidden_bias=None
-        if weights.hidden_bias is None
-        else pick(cell.at_hidden[-1:], of_one[0]),
-    )
-    at_input = [_split(gradients, num_units)[i] for i in cell.at_input]
-    input_kernels = _split(weights.input_kernel, num_units)
-    return _sum_transposed(at_input, input_kernels), weight_grads
+    rows = rows.reshape(len(rows), -1)
+    sums = rows @ flat(stack).T
+    of_hidden, of_input = sums[:num_units], sums[num_units:]
+    hidden_bias = None
+    gates = flat(stack)
+    if cell.own_input:
+        hidden_bias = of_input[-1, -num_units:]
+        of_own = rows[num_units:] @ flat(own).T
+        of_input = jnp.concatenate([of_input[:, :-num_units], of_own], axis=1)
+        gates = jnp.concatenate([gates[:-num_units], flat(own)])
+    at_inputs = (weights.input_kernel @ gates).reshape(-1, num_steps, batch_size)
+    weight_grads = Weights(of_input[:-1], of_hidden, of_input[-1], hidden_bias)
+    return at_inputs.transpose(1, 2, 0), weight_grads
 
 
 _recurrence.defvjp(_forward, _backward)
 
 
-def _split(weight: Array, num_units: int) -> list[Array]:
-    """[..., kH] -> k arrays [..., H]."""
-    return jnp.split(weight, weight.shape[-1] // num_units, axis=-1)
+def _read(stack: Array, t: Array) -> Array:
+    """[n, H, B] of time step `t` from a stack [n, H, T, B]."""
+    size = (*stack.shape[:2], 1, stack.shape[3])
+    return jax.lax.dynamic_slice(stack, (0, 0, t, 0), size)
 
 
-def _products(x: Array, kernels: Sequence[Array]) -> list[Array]:
-    """[x K for each K], by one product for all where that is better."""
-    if on_cpu():
-        return [x @ kernel for kernel in kernels]
-    return jnp.split(x @ jnp.concatenate(kernels, axis=-1), len(kernels), axis=-1)
-
-
-def _sum_transposed(grads: Sequence[Array], kernels: Sequence[Array]) -> Array:
-    """Sum of g K^T over the gates: the gradient at x of `_products`."""
-    if on_cpu():
-        return sum(g @ kernel.T for g, kernel in zip(grads, kernels, strict=True))
-    return jnp.concatenate(grads, axis=-1) @ jnp.concatenate(kernels, axis=-1).T
-
-
-def _write(stack: Array, t: Array, arrays: Sequence[Array]) -> Array:
-    """Puts arrays [B, H] side by side into row `t` of a stack [T, B, ..]."""
-    if not on_cpu():
-        arrays = [jnp.concatenate(arrays, axis=-1)]
-    start = 0
-    for array in arrays:
-        place = (t, 0, start)
-        stack = jax.lax.dynamic_update_slice(stack, array[None], place)
-        start += array.shape[-1]
-    return stack
-
-
-def _sigmoid(x: Array) -> Array:
-    """By the hyperbolic tangent, which XLA has faster on CPU than the exponential."""
-    return 0.5 * jnp.tanh(0.5 * x) + 0.5
-
-
-def _rnn_forward(carry, projected, hidden, _):
-    h = jnp.tanh(projected[0] + hidden[0])
-    return (h,), h
-
-
-def _rnn_backward(carry, h):
-    return (0.0,), (carry[0] * (1 - h * h),)
-
-
-def _lstm_forward(carry, projected, hidden, _):
-    c = carry[1]
-    i, f, g, o = [x + y for x, y in zip(projected, hidden, strict=True)]
-    i, f, g, o = _sigmoid(i), _sigmoid(f), jnp.tanh(g), _sigmoid(o)
-    new_c = f * c + i * g
-    tanh_c = jnp.tanh(new_c)
-    return (o * tanh_c, new_c), (c, i, f, g, o, tanh_c)
-
-
-def _lstm_backward(carry, residuals):
-    dh, dc = carry
-    c, i, f, g, o, tanh_c = residuals
-    dc = dc + dh * o * (1 - tanh_c * tanh_c)
-    emitted = (
-        dc * g * i * (1 - i),
-        dc * c * f * (1 - f),
-        dc * i * (1 - g * g),
-        dh * tanh_c * o * (1 - o),
-    )
-    return (0.0, dc * f), emitted
-
-
-def _gru_forward(carry, projected, hidden, hidden_bias):
-    (h,) = carry
-    r = _sigmoid(projected[0] + hidden[0])
-    z = _sigmoid(projected[1] + hidden[1])
-    candidate = hidden[2] + hidden_bias
-    n = jnp.tanh(projected[2] + r * candidate)
-    return ((1 - z) * n + z * h,), (h, r, z, n, candidate)
-
-
-def _gru_backward(carry, residuals):
-    (dh,) = carry
-    h, r, z, n, candidate = residuals
-    dn = dh * (1 - z) * (1 - n * n)
-    dz = dh * (h - n) * z * (1 - z)
-    dr = dn * candidate * r * (1 - r)
-    return (dh * z,), (dr, dz, dn, dn * r)
-
-
-_RNN = Cell(1, (0,), (0,), _rnn_forward, _rnn_backward)
-_LSTM = Cell(2, (0, 1, 2, 3), (0, 1, 2, 3), _lstm_forward, _lstm_backward)
-_GRU = Cell(1, (0, 1, 2), (0, 1, 3), _gru_forward, _gru_backward)
+def _write(stack: Array, t: Array, blocks: Array, first: int = 0) -> Array:
+    """Puts blocks [m, H, B] into time step `t` of a stack, from block `first` on."""
+    place = (first, 0, t, 0)
+    return jax.lax.dynamic_update_slice(stack, blocks, place)
