@@ -39,16 +39,15 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
 from machine import cpu_name
 
 import mnist_jax
-from mnist_jax import cost, models, optim, parallel, records, step
+from mnist_jax import models, optim, parallel, records, step
 from mnist_jax.config import Config, make_config
 from mnist_jax.train.loop import CHUNK_SECONDS
-from mnist_jax.train.run import choose_devices, epoch_order
+from mnist_jax.train.run import epoch_order, make_programs
 
 RECURRENT = ("rnn", "lstm", "gru")
 STRETCHES = 3
@@ -169,16 +168,9 @@ class Trainer:
     def __init__(self, point: Point):
         config, model = build(point)
         schedule = optim.make_schedule(config.schedule, config.learning_rate, 1)
-        optimizer = optim.make_optimizer(config, schedule)
-        state = step.init_state(model, optimizer, _SEED)
-        image = jax.ShapeDtypeStruct((1, 28, 28, 1), jnp.float32)
-        self.multiplications = cost.multiplications(
-            lambda params, image: model.apply({"params": params}, image),
-            state.params,
-            image,
-        )
-        devices = choose_devices(config, model, state.params)
-        train_step = step.make_train_step(model, optimizer, average=parallel.average)
+        programs = make_programs(config, model, schedule)
+        devices = programs.devices
+        self.multiplications = programs.work.multiplications
         rng = np.random.default_rng(_SEED)
         images = rng.integers(0, 256, (NUM_IMAGES, 28, 28, 1), np.uint8)
         labels = rng.integers(0, 10, NUM_IMAGES, np.int32)
@@ -188,16 +180,15 @@ class Trainer:
         self.order = parallel.split_order(order, len(devices))
         history = step.Metrics(*np.zeros((2, self.num_steps), np.float32))
         data = (images, labels, np.uint32(_SEED))
-        start = parallel.replicate((state, history, data), devices)
+        start = parallel.replicate((programs.state, history, data), devices)
         self.state, self.history, self.data = jax.block_until_ready(start)
         self.num_devices, self.batch_size = len(devices), point.batch_size
 
         start_peak_anew()
         self.bytes_before = resident_bytes()
         began = time.perf_counter()
-        chunk = parallel.make_train_chunk(train_step, devices)
         # What is compiled here is called later, so that it is compiled once.
-        self.program = chunk.lower(*self._arguments(0)).compile()
+        self.program = programs.chunk.lower(*self._arguments(0)).compile()
         self.compile_seconds = time.perf_counter() - began
         # The first step finds out where its memory is.
         self.step_seconds = self._train(1)

@@ -2,9 +2,27 @@
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
+
+
+class Work(NamedTuple):
+    """What a model asks of a device."""
+
+    multiplications: int  # for one image, forward
+    num_params: int
+
+
+def of_model(model: nn.Module, params: Any) -> Work:
+    """The work of a model that takes images [b, 28, 28, 1], with these parameters."""
+    image = jax.ShapeDtypeStruct((1, 28, 28, 1), jnp.float32)
+    count = multiplications(
+        lambda params, image: model.apply({"params": params}, image), params, image
+    )
+    return Work(count, sum(leaf.size for leaf in jax.tree.leaves(params)))
 
 
 def multiplications(function: Callable[..., Any], *shapes: Any) -> int:

@@ -67,6 +67,7 @@ def make_train_step(
     augmentation: str = "none",
     label_smoothing: float = 0.0,
     average: Callable[[Any], Any] = lambda tree: tree,
+    most_at_once: int | None = None,
 ) -> TrainStep:
     """Closes the step over what does not change.
 
@@ -76,17 +77,15 @@ def make_train_step(
       augmentation: 'none', 'shift' or 'affine'.
       label_smoothing: see `metrics.cross_entropy`.
       average: mean over devices of a tree of arrays; nothing for one device.
+      most_at_once: images to work out the gradient of at a time, whose means are then
+        averaged: the same step, on less memory. None for the whole batch.
 
     Returns:
       (state, batch, seed) -> (state, metrics), where augmentation and dropout are
       drawn from the seed, and the metrics are those of the batch before its own update.
     """
 
-    def train_step(
-        state: TrainState, batch: Batch, seed: Array
-    ) -> tuple[TrainState, Metrics]:
-        _, key = jax.random.split(jax.random.key(seed))
-        key = jax.random.fold_in(key, state.step)
+    def gradients(params, key, batch):
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(batch.positions)
         augment_keys, dropout_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
         images = to_float(batch.images)
@@ -97,14 +96,44 @@ def make_train_step(
             loss = metrics.cross_entropy(logits, batch.labels, label_smoothing)
             return loss, logits
 
-        (loss, logits), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-        batch_metrics = Metrics(loss, metrics.accuracy(logits, batch.labels))
-        grads, batch_metrics = average((grads, batch_metrics))
+        (loss, logits), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
+        return grads, Metrics(loss, metrics.accuracy(logits, batch.labels))
+
+    def train_step(
+        state: TrainState, batch: Batch, seed: Array
+    ) -> tuple[TrainState, Metrics]:
+        _, key = jax.random.split(jax.random.key(seed))
+        key = jax.random.fold_in(key, state.step)
+        mean = _mean_over_parts(
+            lambda part: gradients(state.params, key, part), batch, most_at_once
+        )
+        grads, batch_metrics = average(mean)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, params, opt_state), batch_metrics
 
     return train_step
+
+
+def _mean_over_parts(
+    function: Callable[[Batch], Any], batch: Batch, most_at_once: int | None
+) -> Any:
+    """Mean of `function` over equal parts of a batch, one after the other."""
+    size = len(batch.labels)
+    num_parts = -(-size // (most_at_once or size))
+    while size % num_parts:
+        num_parts += 1
+    if num_parts == 1 or size < 4 * num_parts:  # parts of a few are no gain
+        return function(batch)
+
+    def add(total, part):
+        return jax.tree.map(jnp.add, total, function(part)), None
+
+    parts = jax.tree.map(lambda x: x.reshape(num_parts, -1, *x.shape[1:]), batch)
+    first = function(jax.tree.map(lambda x: x[0], parts))
+    rest = jax.tree.map(lambda x: x[1:], parts)
+    total, _ = jax.lax.scan(add, first, rest)
+    return jax.tree.map(lambda x: x / num_parts, total)
 
 
 def make_eval_step(model: nn.Module) -> Callable[[Any, Array], Array]:

@@ -12,6 +12,7 @@ import pytest
 
 from mnist_jax import datasets, models, parallel, step
 from mnist_jax.config import ConfigError
+from mnist_jax.cost import Work
 
 NUM_STEPS, BATCH_SIZE = 10, 24
 
@@ -154,12 +155,17 @@ def test_devices_chosen_divide_the_batch():
 
 def test_small_models_stay_on_one_device():
     # 16 images are just short of the 2.3 million multiplications it takes.
-    assert parallel.least_images(143_749, 1000) == 17
-    assert parallel.least_images(10**9, 1000) == 8, "eight at least"
+    assert parallel.least_images(Work(143_749, 1000)) == 17
+    assert parallel.least_images(Work(10**9, 1000)) == 8, "eight at least"
     count = lambda *arguments: len(parallel.choose_devices(*arguments))  # noqa: E731
     assert count(0, 64, 17) == 2
     assert count(0, 32, 17) == 1
     assert count(4, 32, 17) == 4, "what was asked for is done"
+
+
+def test_only_models_that_keep_much_per_image_take_few_at_once():
+    assert parallel.most_at_once(Work(101_632, 101_770)) is None
+    assert parallel.most_at_once(Work(4_000_000, 34_826)) == 64
 
 
 def test_uneven_batch_and_missing_devices_are_refused():

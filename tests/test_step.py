@@ -82,6 +82,22 @@ def test_average_sees_gradients_and_metrics():
     assert isinstance(metrics, step.Metrics)
 
 
+@pytest.mark.parametrize("most_at_once", [5, 4, 3, 1])
+def test_a_batch_in_parts_is_the_same_step(most_at_once):
+    # Of 24 images; parts of 1 are refused, and the batch is taken whole.
+    batch = jax.tree.map(lambda x: np.concatenate([x] * 3), BATCH)
+    batch = batch._replace(positions=np.arange(24))
+    model, optimizer = models.GRU(units=8, dropout=0.5), optax.sgd(1.0)
+    state, whole = make(model, optimizer, augmentation="shift")
+    _, in_parts = make(
+        model, optimizer, augmentation="shift", most_at_once=most_at_once
+    )
+    expected, got = whole(state, batch), in_parts(state, batch)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), expected, got
+    )
+
+
 def test_a_batch_of_one_label_is_learned():
     model, optimizer = models.MLP(hidden_sizes=(16,), dropout=0.0), optax.adam(1e-2)
     state, train_step = make(model, optimizer)

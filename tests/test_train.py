@@ -11,7 +11,7 @@ from mnist_jax import models, records, train
 from mnist_jax.checkpoints import Checkpoints
 from mnist_jax.config import ConfigError, make_config
 from mnist_jax.train import loop
-from mnist_jax.train.run import choose_devices, epoch_order, prepare
+from mnist_jax.train.run import epoch_order, make_programs, prepare
 
 TIMES = ("seconds", "images_per_second")
 
@@ -197,12 +197,9 @@ def test_devices_follow_the_work_in_a_batch(model, num_devices):
     # A gru of 62 thousand parameters needs 13 images per device.
     config = make_config(model, "digits", batch_size=48)
     module = models.build_model(config)
-    params = jax.eval_shape(
-        module.init, jax.random.key(0), np.zeros((1, 28, 28, 1), np.float32)
-    )["params"]
-    assert len(choose_devices(config, module, params)) == num_devices
-    asked = dataclasses.replace(config, num_devices=2)
-    assert len(choose_devices(asked, module, params)) == 2
+    count = lambda config: len(make_programs(config, module, 0.1).devices)  # noqa: E731
+    assert count(config) == num_devices
+    assert count(dataclasses.replace(config, num_devices=2)) == 2
 
 
 def test_other_devices_go_on_with_a_run(finished, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import optax
 from mnist_jax import models, optim, parallel, step
 from mnist_jax.config import Config, make_config
 from mnist_jax.train.loop import CHUNK_SECONDS
-from mnist_jax.train.run import choose_devices, epoch_order
+from mnist_jax.train.run import epoch_order, make_programs
 from peers import families, protocol
 
 _SETTINGS = {
@@ -63,18 +63,10 @@ class Trainer:
         config = plain_config(task)
         model = models.build_model(config)
         schedule = optim.make_schedule(config.schedule, config.learning_rate, 1)
-        optimizer = optim.make_optimizer(config, schedule)
-        state = step.init_state(model, optimizer, _SEED)
-        self.devices = choose_devices(config, model, state.params)
-        train_step = step.make_train_step(
-            model,
-            optimizer,
-            augmentation=config.augment,
-            average=parallel.average,
-        )
-        self.chunk = parallel.make_train_chunk(train_step, self.devices)
+        programs = make_programs(config, model, schedule)
+        self.devices, self.chunk = programs.devices, programs.chunk
         history = step.Metrics(*np.zeros((2, task.num_steps), np.float32))
-        start = (state, history, (task.images, task.labels, np.uint32(_SEED)))
+        start = (programs.state, history, (task.images, task.labels, np.uint32(_SEED)))
         self.state, self.history, self.data = parallel.replicate(start, self.devices)
         self.task, self.epoch, self.chunk_steps = task, 0, 8
         # No steps: compiles, so that the first chunk tells how long a step takes.

@@ -1,16 +1,24 @@
 """What a config stands for: the data, the first state and the compiled programs."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
 from mnist_jax import cost, datasets, models, optim, parallel, step
 from mnist_jax.config import Config, ConfigError
+
+
+class Programs(NamedTuple):
+    """What trains a model."""
+
+    work: cost.Work
+    devices: list[jax.Device]
+    state: step.TrainState  # before the first step
+    chunk: Callable  # see parallel.make_train_chunk
 
 
 class Run(NamedTuple):
@@ -44,16 +52,8 @@ def prepare(config: Config) -> Run:
     schedule = optim.make_schedule(
         config.schedule, config.learning_rate, num_steps * config.epochs
     )
-    optimizer = optim.make_optimizer(config, schedule)
-    state = step.init_state(model, optimizer, config.seed)
-    devices = choose_devices(config, model, state.params)
-    train_step = step.make_train_step(
-        model,
-        optimizer,
-        augmentation=config.augment,
-        label_smoothing=config.label_smoothing,
-        average=parallel.average,
-    )
+    programs = make_programs(config, model, schedule)
+    eval_step = step.make_eval_step(model)
     return Run(
         config=config,
         dataset=dataset,
@@ -62,26 +62,37 @@ def prepare(config: Config) -> Run:
         num_steps=num_steps,
         # Compiled as a whole: one by one its operations take a second at first.
         schedule=jax.jit(schedule),
-        devices=devices,
-        state=jax.device_get(state),
-        chunk=parallel.make_train_chunk(train_step, devices),
-        predict=parallel.make_predict(step.make_eval_step(model), devices),
+        devices=programs.devices,
+        state=jax.device_get(programs.state),
+        chunk=programs.chunk,
+        predict=parallel.make_predict(eval_step, programs.devices),
     )
 
 
-def choose_devices(config: Config, model: nn.Module, params: Any) -> list[jax.Device]:
-    """The devices for a run of `model`, by how much work a batch is for it.
+def make_programs(
+    config: Config, model: nn.Module, schedule: optax.Schedule
+) -> Programs:
+    """The program that trains `model` by `config`, made for the model's work.
 
     Raises:
       ConfigError: see `parallel.choose_devices`.
     """
-    image = jax.ShapeDtypeStruct((1, 28, 28, 1), jnp.float32)
-    work = cost.multiplications(
-        lambda params, image: model.apply({"params": params}, image), params, image
+    optimizer = optim.make_optimizer(config, schedule)
+    state = step.init_state(model, optimizer, config.seed)
+    work = cost.of_model(model, state.params)
+    devices = parallel.choose_devices(
+        config.num_devices, config.batch_size, parallel.least_images(work)
     )
-    num_params = sum(leaf.size for leaf in jax.tree.leaves(params))
-    least_images = parallel.least_images(work, num_params)
-    return parallel.choose_devices(config.num_devices, config.batch_size, least_images)
+    train_step = step.make_train_step(
+        model,
+        optimizer,
+        augmentation=config.augment,
+        label_smoothing=config.label_smoothing,
+        average=parallel.average,
+        most_at_once=parallel.most_at_once(work),
+    )
+    chunk = parallel.make_train_chunk(train_step, devices)
+    return Programs(work, devices, state, chunk)
 
 
 def epoch_order(rows: np.ndarray, batch_size: int, seed: int, epoch: int) -> np.ndarray:
