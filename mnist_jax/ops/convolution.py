@@ -80,24 +80,19 @@ def _forward(images, kernel):
     h, w, _, features = kernel.shape
     _, height, width, batch = images.shape
     shape = (features, (height - h + 1) // 2, (width - w + 1) // 2, batch)
-    pooled, low, right = (x.reshape(shape) for x in outputs)
+    pooled, which = (x.reshape(shape) for x in outputs)
     # An empty slice carries the images' shape without keeping the images.
-    return pooled, (saved, low, right, kernel, images[..., :0])
+    return pooled, (saved, which, kernel, images[..., :0])
 
 
 def _backward(residuals, grads):
-    saved, low, right, kernel, no_images = residuals
+    saved, which, kernel, no_images = residuals
     gradients = _winograd_gradients if _is_winograd(kernel) else _direct_gradients
-    tile_grads, kernel_grad = gradients(saved, kernel, (grads, low, right))
+    tile_grads, kernel_grad = gradients(saved, kernel, (grads, which))
     channels, height, width, _ = no_images.shape
     tile_grads = _map(lambda d: d.reshape(channels, *grads.shape[1:]), tile_grads)
 
-    def assemble(tiles):
-        x = _assemble(tiles)[:, :height, :width]
-        rest = ((0, 0), (0, height - x.shape[1]), (0, width - x.shape[2]), (0, 0))
-        return jnp.pad(x, rest)
-
-    return apart(assemble, tile_grads), kernel_grad
+    return apart(lambda tiles: _assemble(tiles, height, width), tile_grads), kernel_grad
 
 
 _conv_pool.defvjp(_forward, _backward)
@@ -115,44 +110,40 @@ def _gather(images: Array, h: int, w: int) -> Grid:
     ]
 
 
-def _assemble(tiles: Grid) -> Array:
-    """The adjoint of `_gather`: adds up tiles [C, R, S, B] to images [C, .., .., B].
+def _assemble(tiles: Grid, height: int, width: int) -> Array:
+    """The adjoint of `_gather`: adds up tiles [C, R, S, B] to images [C, H, W, B]."""
+    channels, rows, columns, batch = tiles[0][0].shape
+    # [C, H/2, 2, W/2, 2, B]: tiles are two rows apart, so that row 2i + y of all
+    # tiles is row y of the pairs from the i-th on.
+    pairs = (channels, -(-height // 2), 2, -(-width // 2), 2, batch)
+    images = jnp.zeros(pairs, tiles[0][0].dtype)
+    shape = (channels, rows, 1, columns, 1, batch)
+    for y, row in enumerate(tiles):
+        for x, d in enumerate(row):
+            place = (0, y // 2, y % 2, x // 2, x % 2, 0)
+            before = jax.lax.dynamic_slice(images, place, shape)
+            images = jax.lax.dynamic_update_slice(
+                images, before + d.reshape(shape), place
+            )
+    images = images.reshape(channels, 2 * pairs[1], 2 * pairs[3], batch)
+    return images[:, :height, :width]
 
-    Tiles are two rows apart. So row 2i + y of a tile is row y of the image's pair of
-    rows that is i further down; even rows of the image are sums of even rows of tiles.
-    """
-    down, right = (len(tiles) + 1) // 2, (len(tiles[0]) + 1) // 2
 
-    def add(y, x):
-        return sum(
-            jnp.pad(d, ((0, 0), (i, down - 1 - i), (j, right - 1 - j), (0, 0)))
-            for i, row in enumerate(tiles[y::2])
-            for j, d in enumerate(row[x::2])
-        )
-
-    pairs = jnp.stack([jnp.stack([add(y, 0), add(y, 1)], 3) for y in (0, 1)], 2)
-    channels, rows, _, columns, _, batch = pairs.shape
-    return pairs.reshape(channels, 2 * rows, 2 * columns, batch)
-
-
-def _pool(outputs: Grid) -> tuple[Array, Array, Array]:
-    """The maximum of four; whether it is in the lower row; in the right column."""
+def _pool(outputs: Grid) -> tuple[Array, Array]:
+    """The maximum of four, and which it was: int8, 2 * row + column."""
     (a, b), (c, d) = outputs
     top, bottom = jnp.maximum(a, b), jnp.maximum(c, d)
-    low = bottom > top
-    return jnp.maximum(top, bottom), low, jnp.where(low, d > c, b > a)
+    right = jnp.where(bottom > top, d > c, b > a).astype(jnp.int8)
+    return jnp.maximum(top, bottom), 2 * (bottom > top).astype(jnp.int8) + right
 
 
-def _route(grads: Array, low: Array, right: Array) -> Grid:
+def _route(grads: Array, which: Array) -> Grid:
     """The adjoint of `_pool`."""
-    return [
-        [jnp.where((low == y) & (right == x), grads, 0.0) for x in (False, True)]
-        for y in (False, True)
-    ]
+    return [[jnp.where(which == 2 * y + x, grads, 0.0) for x in (0, 1)] for y in (0, 1)]
 
 
 def _direct(images: Array, kernel: Array):
-    """Pooled outputs [F, N] as `_pool` has them, and what the gradient needs."""
+    """Outputs [F, N] as `_pool` has them, and what the gradient needs."""
     h, w, _, _ = kernel.shape
     tiles = apart(lambda images: sum(_gather(images, h, w), []), images)
     patches = jnp.concatenate([_flat(d) for d in tiles])  # [(h+1)(w+1)C, N]
@@ -195,7 +186,7 @@ def _is_winograd(kernel: Array) -> bool:
 
 
 def _winograd(images: Array, kernel: Array):
-    """Pooled outputs [F, N] as `_pool` has them, and what the gradient needs."""
+    """Outputs [F, N] as `_pool` has them, and what the gradient needs."""
     tiles = apart(lambda images: _both(_tile, _gather(images, 3, 3)), images)
     tiles = _map(_flat, tiles)
     kernels = _both(_kernel, kernel.transpose(0, 1, 3, 2))  # [F, C] each

@@ -28,7 +28,11 @@ def apart(function: Callable[..., Any], *operands: Any) -> Any:
     always = jax.tree.leaves(operands)[0].ravel()[0] < jnp.inf
     shapes = jax.eval_shape(function, *operands)
 
+    def fill(shape):
+        is_float = jnp.issubdtype(shape.dtype, jnp.floating)
+        return jnp.full(shape.shape, jnp.nan if is_float else 0, shape.dtype)
+
     def never(*operands):
-        return jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), shapes)
+        return jax.tree.map(fill, shapes)
 
     return jax.lax.cond(always, function, never, *operands)
