@@ -135,7 +135,7 @@ class Reader(nn.Module):
     def __call__(self, images: jax.Array, keys: jax.Array | None = None) -> jax.Array:
         pieces = images.reshape(len(images), self.steps, -1)  # [B, T, 784 / T]
         layer = models.RecurrentLayer(self.cell, self.units, last_only=True)
-        return nn.Dense(models.NUM_CLASSES)(layer(pieces.swapaxes(0, 1)))
+        return models.Dense(models.NUM_CLASSES)(layer(pieces.swapaxes(0, 1)))
 
 
 def build(point: Point) -> tuple[Config, nn.Module]:

@@ -47,6 +47,21 @@ def test_logits_have_shape_and_are_repeatable(name):
     assert np.unique(np.asarray(logits)[:, 0]).size == 4, "images are told apart"
 
 
+def as_flax_dense(params):
+    return {**params, "kernel": params["kernel"].T}
+
+
+def test_dense_is_that_of_flax_from_the_first_values_on():
+    key, x = jax.random.key(3), np.random.default_rng(0).normal(size=(2, 5, 7))
+    params = models.Dense(4).init(key, x)["params"]
+    expected, theirs = nn.Dense(4).init_with_output(key, x)
+    np.testing.assert_array_equal(
+        as_flax_dense(params)["kernel"], theirs["params"]["kernel"]
+    )
+    got = models.Dense(4).apply({"params": params}, x)
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
 def test_cnn_equals_flax_convolutions():
     model = models.CNN(dropout=0.5)
     params = init(model)
@@ -60,6 +75,7 @@ def test_cnn_equals_flax_convolutions():
             return nn.Dense(10)(x.reshape(x.shape[0], -1))
 
     renamed = {name.replace("ConvPool", "Conv"): p for name, p in params.items()}
+    renamed["Dense_0"] = as_flax_dense(params["Dense_0"])
     expected = Reference().apply({"params": renamed}, IMAGES)
     got = model.apply({"params": params}, IMAGES)
     np.testing.assert_allclose(got, expected, atol=1e-5)
@@ -80,8 +96,8 @@ def test_gru_equals_flax_rnn_over_rows():
     cell["hn"]["bias"] = own["hidden_bias"]
     rnn = nn.RNN(nn.GRUCell(features=16), return_carry=True)
     carry, _ = rnn.apply({"params": {"cell": cell}}, IMAGES[..., 0])
-    dense = params["Dense_0"]
-    expected = carry @ dense["kernel"] + dense["bias"]
+    dense = as_flax_dense(params["Dense_0"])
+    expected = nn.Dense(10).apply({"params": dense}, carry)
     got = model.apply({"params": params}, IMAGES)
     np.testing.assert_allclose(got, expected, atol=1e-5)
 

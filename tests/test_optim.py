@@ -54,6 +54,30 @@ def test_weight_decay_falls_on_kernels_alone():
     np.testing.assert_allclose(decoupled["bias"], [-0.1], rtol=1e-5)
 
 
+@pytest.mark.parametrize("name, plain", [("adam", optax.adam), ("adamw", optax.adamw)])
+def test_adam_is_that_of_optax(name, plain):
+    rng = np.random.default_rng(0)
+    params = {"kernel": rng.normal(size=(30, 20)).astype(np.float32)}
+    schedule = make_schedule("onecycle", 0.1, 200)
+    settings = dict(optimizer=name, weight_decay=0.01 * (name == "adamw"))
+    config = make_config("gru", "mnist", clip_norm=0.0, **settings)
+    ours = make_optimizer(config, schedule)
+    theirs = plain(schedule) if name == "adam" else plain(schedule, weight_decay=0.01)
+    states = ours.init(params), theirs.init(params)
+    # From single precision's smallest gradients, where eps decides, to large ones.
+    for exponent in np.linspace(-12, 4, 200):
+        scale = np.float32(10.0**exponent)
+        grads = {"kernel": scale * rng.normal(size=(30, 20)).astype(np.float32)}
+        (got, mine), (expected, other) = (
+            optimizer.update(grads, state, params)
+            for optimizer, state in zip((ours, theirs), states, strict=True)
+        )
+        states = mine, other
+        got, expected = got["kernel"], expected["kernel"]
+        close = 1e-5 * np.abs(expected).max()  # decay may cancel single updates
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=close)
+
+
 def test_schedules_begin_peak_and_end_where_they_should():
     constant = make_schedule("constant", 0.1, 100)
     assert constant(0) == constant(99) == pytest.approx(0.1)

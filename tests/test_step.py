@@ -23,7 +23,7 @@ def test_linear_step_by_hand():
     state, train_step = make(model, optimizer)
     kernel = np.asarray(state.params["Dense_0"]["kernel"], np.float64)
     x = IMAGES.reshape(8, -1) / 255.0
-    logits = x @ kernel
+    logits = x @ kernel.T
     shares = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     one_hot = np.eye(10)[LABELS]
     loss = -np.log(shares[np.arange(8), LABELS]).mean()
@@ -35,7 +35,7 @@ def test_linear_step_by_hand():
     np.testing.assert_allclose(metrics.accuracy, right, rtol=1e-6)
     np.testing.assert_allclose(
         state.params["Dense_0"]["kernel"],
-        kernel - 0.5 * x.T @ (shares - one_hot) / 8,
+        kernel - 0.5 * (shares - one_hot).T @ x / 8,
         atol=1e-5,
     )
     np.testing.assert_allclose(
