@@ -14,10 +14,12 @@ turns, one epoch each per round, so that a change of the machine's speed meets a
 them. A ratio is taken within a round, and given as the median over the rounds with the
 lowest and the highest. The machine's own rate of matrix products takes its turn too.
 
-Takes about half an hour on two cores, and writes benchmark.json, .md and .png under
+Takes about twenty minutes on two cores, and writes benchmark.json, .md and .png under
 --workdir, after each model anew.
 
-Result:
+Result: the table in the README, on 2 cores of an AMD EPYC. An epoch here takes less
+time than in the fastest of the others by a factor of 11.7 (linear), 4.6 (mlp), 1.9
+(cnn), 2.8 (rnn), 1.3 (lstm) and 2.5 (gru).
 """
 
 import io

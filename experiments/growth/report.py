@@ -131,6 +131,8 @@ def draw_curves(
     scale: float,
 ) -> dict[str, Any]:
     """Draws `key * scale` along `axis` into matplotlib's Axes; the line by model."""
+    from matplotlib.ticker import LogLocator
+
     colours = ("#000000", "#E69F00", "#009E73", "#56B4E9", "#D55E00", "#0072B2")
     looks = dict(zip(DEFAULTS, zip(colours, "ovs^Dp", strict=True), strict=True))
     lines = {}
@@ -147,6 +149,7 @@ def draw_curves(
         )
     panel.set(xscale="log", yscale="log")
     panel.set_xticks(values, [f"{x}" for x in values], fontsize=8)
+    panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     panel.minorticks_off()
     panel.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     if panel.get_subplotspec().is_last_row():
