@@ -78,8 +78,7 @@ def scale_by_adam(
     The corrections of both moments for their start at zero are numbers of the step,
     and go before the fraction: m' / (sqrt(v') + eps) for m' = m / (1 - b1^t) and
     v' = v / (1 - b2^t) is r / (1 - b1^t) m / (sqrt(v) + r eps) for r^2 = 1 - b2^t
-    (Kingma and Ba, "Adam", 2015, end of section 2). On CPU, where a division takes as
-    long as ten multiplications, this is half of the optimizer's time.
+    (Kingma and Ba, "Adam", 2015, end of section 2). Divisions are slow on CPU.
     """
 
     def update(grads, state, params=None):

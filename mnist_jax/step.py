@@ -130,9 +130,9 @@ def _mean_over_parts(
         return jax.tree.map(jnp.add, total, function(part)), None
 
     parts = jax.tree.map(lambda x: x.reshape(num_parts, -1, *x.shape[1:]), batch)
-    first = function(jax.tree.map(lambda x: x[0], parts))
-    rest = jax.tree.map(lambda x: x[1:], parts)
-    total, _ = jax.lax.scan(add, first, rest)
+    shapes = jax.eval_shape(function, jax.tree.map(lambda x: x[0], parts))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    total, _ = jax.lax.scan(add, zeros, parts)
     return jax.tree.map(lambda x: x / num_parts, total)
 
 

@@ -118,7 +118,7 @@ def predictions(
       captions: N names of the images, if they have any.
     """
     known = labels is not None
-    texts, colours = [], []
+    texts, colours, wrongs = [], [], []
     for i, row in enumerate(probabilities):
         text = f"predicted {names[row.argmax()]}"
         wrong = known and row.argmax() != labels[i]
@@ -128,6 +128,7 @@ def predictions(
             text = f"{_shorten(captions[i])}\n{text}"
         texts.append(text)
         colours.append(VERMILION if wrong else "black")
+        wrongs.append(wrong)
     columns = min(_PAIRS, len(images))
     heading = "Predictions on test images" if known else "Predictions"
     side = images.shape[2]
@@ -136,10 +137,8 @@ def predictions(
     )
     for i, (left, top) in enumerate(corners):
         shades = [GREY] * len(names)
-        shades[probabilities[i].argmax()] = (
-            colours[i] if colours[i] != "black" else BLUE
-        )
-        if colours[i] == VERMILION:
+        shades[probabilities[i].argmax()] = VERMILION if wrongs[i] else BLUE
+        if wrongs[i]:
             shades[labels[i]] = GREEN
         box = left + 1.05 * side, top, 1.4 * side, images.shape[1]
         bars(axis, box, probabilities[i], names, shades)
