@@ -54,6 +54,17 @@ def test_operations_of_an_image(model, flops):
     assert families.flops_per_image(model) == flops
 
 
+def test_a_turn_is_as_many_epochs_as_it_holds():
+    class Worker:
+        seconds = iter([0.8, 0.4, 0.9, 0.1])
+
+        def run_epoch(self):
+            return {"seconds": next(self.seconds), "loss": 0.5}
+
+    turn = benchmark_peers.take_turn(Worker(), seconds=2.0)
+    assert turn == {"seconds": pytest.approx(0.7), "loss": 0.5}
+
+
 def test_ratios_are_taken_within_rounds():
     rounds = [
         measured(ours=1.0, torch=3.0, torch_loader=4.0, keras=2.0, gflops=1.0),
@@ -149,6 +160,7 @@ def test_end_to_end_without_other_libraries(tmp_path, run_study):
         "--models=linear",
         "--images=256",
         "--rounds=1",
+        "--turn_seconds=0",
         "--workdir=out",
         cwd=tmp_path,
     )
