@@ -1,4 +1,4 @@
-"""Convolution with max-pooling against XLA's own, values and gradients."""
+"""Convolution, alone and with pooling, against XLA's own: values and gradients."""
 
 import functools
 
@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mnist_jax.ops import convolution
-from mnist_jax.ops.convolution import conv_pool, convolve, max_pool
+from mnist_jax.ops import convolution, winograd
+from mnist_jax.ops.convolution import conv_mean, conv_pool, convolve, max_pool
 
 # (images, kernel): one channel, several, odd sizes whose last row no window covers,
 # kernels that are not square, and 3x3, which Winograd's products do.
@@ -27,28 +27,55 @@ def draw(shape, seed):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-def reference(images, kernel):
-    """XLA's convolution and Flax's pooling by reduce_window, in their own layout."""
-    maps = jax.lax.conv_general_dilated(
+def maps(images, kernel):
+    """XLA's convolution, in its own layout."""
+    return jax.lax.conv_general_dilated(
         images.transpose(3, 1, 2, 0),
         kernel,
         (1, 1),
         "VALID",
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-    return nn.max_pool(maps, (2, 2), strides=(2, 2)).transpose(3, 1, 2, 0)
 
 
+def reference_convolve(images, kernel):
+    return maps(images, kernel).transpose(3, 1, 2, 0)
+
+
+def reference_max(images, kernel):
+    """Flax's pooling, by reduce_window."""
+    pooled = nn.max_pool(maps(images, kernel), (2, 2), strides=(2, 2))
+    return pooled.transpose(3, 1, 2, 0)
+
+
+def reference_mean(images, kernel):
+    pooled = nn.avg_pool(maps(images, kernel), (2, 2), strides=(2, 2))
+    return pooled.transpose(3, 1, 2, 0)
+
+
+OPS = [
+    pytest.param(conv_pool, reference_max, id="conv_pool"),
+    pytest.param(conv_mean, reference_mean, id="conv_mean"),
+    pytest.param(convolve, reference_convolve, id="convolve"),
+    pytest.param(
+        lambda x, k: max_pool(convolve(x, k)), reference_max, id="convolve, max_pool"
+    ),
+]
+
+
+@pytest.mark.parametrize("op, reference", OPS)
 @pytest.mark.parametrize("images_shape, kernel_shape", SHAPES)
-def test_values_equal_xla(images_shape, kernel_shape):
+def test_values_equal_xla(op, reference, images_shape, kernel_shape):
     images, kernel = draw(images_shape, 0), draw(kernel_shape, 1)
     expected = reference(images, kernel)
-    np.testing.assert_allclose(conv_pool(images, kernel), expected, atol=1e-5)
-    np.testing.assert_allclose(max_pool(convolve(images, kernel)), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        op(images, kernel), expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max()
+    )
 
 
+@pytest.mark.parametrize("op, reference", OPS)
 @pytest.mark.parametrize("images_shape, kernel_shape", SHAPES)
-def test_gradients_equal_xla(images_shape, kernel_shape):
+def test_gradients_equal_xla(op, reference, images_shape, kernel_shape):
     images, kernel = draw(images_shape, 0), draw(kernel_shape, 1)
     weights = draw(reference(images, kernel).shape, 2)
 
@@ -56,10 +83,9 @@ def test_gradients_equal_xla(images_shape, kernel_shape):
         return (op(images, kernel) * weights).sum()
 
     expected = jax.grad(functools.partial(loss, reference), (0, 1))(images, kernel)
-    for op in (conv_pool, lambda x, k: max_pool(convolve(x, k))):
-        got = jax.jit(jax.grad(functools.partial(loss, op), (0, 1)))(images, kernel)
-        for a, b in zip(got, expected, strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max())
+    got = jax.jit(jax.grad(functools.partial(loss, op), (0, 1)))(images, kernel)
+    for a, b in zip(got, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max())
 
 
 def test_a_tie_passes_its_gradient_to_one_place():
@@ -79,9 +105,10 @@ def test_what_is_not_a_number_stays_so():
     assert np.isnan(conv_pool(images, kernel)).any()
 
 
-def test_vmap_over_kernels_equals_single_kernels():
+@pytest.mark.parametrize("op, reference", OPS)
+def test_vmap_over_kernels_equals_single_kernels(op, reference):
     images, kernels = draw((2, 10, 10, 3), 0), draw((4, 3, 3, 2, 5), 1)
-    grad = jax.grad(lambda k: (conv_pool(images, k) ** 2).sum())
+    grad = jax.grad(lambda k: (op(images, k) ** 2).sum())
     together = jax.jit(jax.vmap(grad))(kernels)
     for one, kernel in zip(together, kernels, strict=True):
         expected = grad(kernel)
@@ -90,20 +117,23 @@ def test_vmap_over_kernels_equals_single_kernels():
         )
 
 
-def test_same_under_pmap():
+@pytest.mark.parametrize("op, reference", OPS)
+def test_same_under_pmap(op, reference):
     images, kernel = draw((2, 2, 12, 12, 3), 0), draw((3, 3, 2, 4), 1)
-    together = jax.pmap(conv_pool, in_axes=(0, None))(images, kernel)
-    alone = jnp.stack([conv_pool(x, kernel) for x in images])
+    together = jax.pmap(op, in_axes=(0, None))(images, kernel)
+    alone = jnp.stack([op(x, kernel) for x in images])
     np.testing.assert_allclose(together, alone, atol=1e-6)
 
 
-def test_other_platforms_take_xla_kernels(monkeypatch):
+@pytest.mark.parametrize("op, reference", OPS)
+@pytest.mark.parametrize("kernel_shape", [(3, 3, 1, 5), (3, 3, 2, 5)])
+def test_other_platforms_take_xla_kernels(monkeypatch, op, reference, kernel_shape):
     def refuse(*arguments):
         raise AssertionError("the CPU kernel was called")
 
-    monkeypatch.setattr(convolution, "_conv_pool", refuse)
+    monkeypatch.setattr(winograd, "outputs", refuse)
+    monkeypatch.setattr(convolution, "_strided", refuse)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    images, kernel = draw((1, 28, 28, 3), 0), draw((3, 3, 1, 5), 1)
-    np.testing.assert_allclose(
-        conv_pool(images, kernel), reference(images, kernel), atol=1e-6
-    )
+    images, kernel = draw((kernel_shape[2], 28, 28, 3), 0), draw(kernel_shape, 1)
+    expected = reference(images, kernel)
+    np.testing.assert_allclose(op(images, kernel), expected, atol=2e-6)

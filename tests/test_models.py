@@ -7,6 +7,7 @@ import pytest
 from mnist_jax import models
 from mnist_jax.config import Config, ConfigError, make_config
 from mnist_jax.models import MODELS, build_model, drop
+from mnist_jax.models.recurrent import _as_sequence
 
 IMAGES = np.random.default_rng(0).uniform(size=(4, 28, 28, 1)).astype(np.float32)
 KEYS = jax.random.split(jax.random.key(7), 4)
@@ -26,6 +27,17 @@ def count(params):
         ("linear", 784 * 10 + 10),
         ("mlp", 784 * 512 + 512 + 512 * 256 + 256 + 256 * 10 + 10),
         ("cnn", 34_826),
+        ("lenet5", 156 + 2_416 + 48_120 + 10_164 + 850),
+        (
+            "resnet",
+            (9 + 1) * 32
+            + 2 * (9 * 32 + 1) * 32
+            + 1
+            + (9 * 32 + 1) * 64
+            + 2 * (9 * 64 + 1) * 64
+            + 1
+            + 650,
+        ),
         ("rnn", (28 + 128) * 128 + 128 + 1290),
         ("lstm", (28 + 128) * 512 + 512 + 1290),
         ("gru", (28 + 128) * 384 + 384 + 128 + 1290),
@@ -81,6 +93,54 @@ def test_cnn_equals_flax_convolutions():
     np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
+def test_lenet5_equals_flax_convolutions():
+    model = models.LeNet5()
+    params = init(model)
+
+    class Reference(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            for features, padding in ((6, "SAME"), (16, "VALID")):
+                x = nn.Conv(features, (5, 5), padding=padding)(x)
+                x = nn.tanh(nn.avg_pool(x, (2, 2), strides=(2, 2)))
+            x = x.reshape(len(x), -1)
+            for units in (120, 84):
+                x = nn.tanh(nn.Dense(units)(x))
+            return nn.Dense(10)(x)
+
+    renamed = {
+        name.replace("ConvMean", "Conv"): as_flax_dense(p) if "Dense" in name else p
+        for name, p in params.items()
+    }
+    expected = Reference().apply({"params": renamed}, IMAGES)
+    got = model.apply({"params": params}, IMAGES)
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_resnet_equals_flax_convolutions_and_starts_as_the_identity():
+    params = init(models.ResNet())
+    for i in (0, 1):
+        assert params[f"Residual_{i}"]["gain"] == 0
+        params[f"Residual_{i}"]["gain"] = jnp.float32(0.5 + i)
+
+    def conv(x, kernel, bias, padding):
+        own = {"params": {"kernel": kernel, "bias": bias}}
+        return nn.Conv(kernel.shape[-1], (3, 3), padding=padding).apply(own, x)
+
+    x = IMAGES
+    for i in (0, 1):
+        first, block = params[f"ConvPool_{i}"], params[f"Residual_{i}"]
+        x = conv(x, first["kernel"], first["bias"], "VALID")
+        x = nn.relu(nn.max_pool(x, (2, 2), strides=(2, 2)))
+        branch = nn.relu(conv(x, block["kernel_0"], block["bias_0"], "SAME"))
+        branch = conv(branch, block["kernel_1"], block["bias_1"], "SAME")
+        x = nn.relu(x + block["gain"] * branch)
+    dense = as_flax_dense(params["Dense_0"])
+    expected = nn.Dense(10).apply({"params": dense}, x.mean((1, 2)))
+    got = models.ResNet().apply({"params": params}, IMAGES)
+    np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
 def test_gru_equals_flax_rnn_over_rows():
     model = models.GRU(units=16)
     params = init(model)
@@ -115,7 +175,7 @@ def test_columns_read_the_transposed_image(name):
 
 
 def test_pixels_are_read_row_by_row_as_784_steps():
-    sequence = models._as_sequence(IMAGES, "pixels")
+    sequence = _as_sequence(IMAGES, "pixels")
     assert sequence.shape == (784, 4, 1)
     np.testing.assert_array_equal(sequence[28 * 3 + 5, :, 0], IMAGES[:, 3, 5, 0])
     model = models.RNN(units=8, sequence="pixels")

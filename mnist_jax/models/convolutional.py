@@ -1,0 +1,114 @@
+"""Convolutional models. Inside, images lie innermost: [channels, rows, columns, B]."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mnist_jax.models.layers import NUM_CLASSES, Dense, drop, flatten
+from mnist_jax.ops.convolution import conv_mean, conv_pool, convolve
+
+Array = jax.Array
+
+
+class ConvPool(nn.Module):
+    """3x3 convolution without padding, 2x2 max-pool, bias, ReLU.
+
+    [C, H, W, B] -> [features, (H - 2) // 2, (W - 2) // 2, B].
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, images: Array) -> Array:
+        shape = (3, 3, len(images), self.features)
+        kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return nn.relu(conv_pool(images, kernel) + bias[:, None, None, None])
+
+
+class CNN(nn.Module):
+    """The simple MNIST convnet of the Keras examples: 34,826 parameters.
+
+    https://keras.io/examples/vision/mnist_convnet/
+    """
+
+    dropout: float = 0.5
+
+    @nn.compact
+    def __call__(self, images: Array, keys: Array | None = None) -> Array:
+        x = ConvPool(32)(images.transpose(3, 1, 2, 0))  # [32, 13, 13, B]
+        x = ConvPool(64)(x)  # [64, 5, 5, B]
+        x = drop(flatten(x.transpose(3, 1, 2, 0)), self.dropout, keys, 0)
+        return Dense(NUM_CLASSES)(x)
+
+
+class ConvMean(nn.Module):
+    """5x5 convolution without padding, mean of 2x2, bias, tanh.
+
+    [C, H, W, B] -> [features, (H-4)//2, (W-4)//2, B].
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, images: Array) -> Array:
+        shape = (5, 5, images.shape[0], self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return nn.tanh(conv_mean(images, kernel) + bias[:, None, None, None])
+
+
+class LeNet5(nn.Module):
+    """LeNet-5 (LeCun et al., 1998) as it is built today: 61,706 parameters.
+
+    All maps feed all maps, the means have no weights of their own, and the last layer
+    is linear; the original had a table of connections, trained means and distances.
+    """
+
+    @nn.compact
+    def __call__(self, images: Array, keys: Array | None = None) -> Array:
+        x = jnp.pad(images.transpose(3, 1, 2, 0), ((0, 0), (2, 2), (2, 2), (0, 0)))
+        x = ConvMean(6)(x)  # [6, 14, 14, B]
+        x = ConvMean(16)(x)  # [16, 5, 5, B]
+        x = flatten(x.transpose(3, 1, 2, 0))
+        for units in (120, 84):
+            x = nn.tanh(Dense(units)(x))
+        return Dense(NUM_CLASSES)(x)
+
+
+class Residual(nn.Module):
+    """x + g f(x), ReLU, where f is two 3x3 convolutions with a ReLU between them.
+
+    g starts at zero, so that the block starts as the identity and needs no
+    normalisation (De and Smith, "Batch Normalization Biases Residual Blocks Towards
+    the Identity Function in Deep Networks", 2020). Shapes stay, [C, H, W, B].
+    """
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        channels = x.shape[0]
+        branch = x
+        for i in range(2):
+            kernel = self.param(
+                f"kernel_{i}", nn.initializers.he_normal(), (3, 3, channels, channels)
+            )
+            bias = self.param(f"bias_{i}", nn.initializers.zeros, (channels,))
+            branch = nn.relu(branch) if i else branch
+            branch = jnp.pad(branch, ((0, 0), (1, 1), (1, 1), (0, 0)))
+            branch = convolve(branch, kernel) + bias[:, None, None, None]
+        gain = self.param("gain", nn.initializers.zeros, ())
+        return nn.relu(x + gain * branch)
+
+
+class ResNet(nn.Module):
+    """A small residual network (He et al., 2016): 111,820 parameters."""
+
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, images: Array, keys: Array | None = None) -> Array:
+        x = images.transpose(3, 1, 2, 0)
+        for features in (32, 64):
+            x = Residual()(ConvPool(features)(x))
+        x = drop(x.mean((1, 2)).T, self.dropout, keys, 0)
+        return Dense(NUM_CLASSES)(x)

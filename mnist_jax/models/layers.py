@@ -1,0 +1,65 @@
+"""Layers and small functions that several models use."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+NUM_CLASSES = 10
+
+
+class Dense(nn.Module):
+    """x W^T + b, [.., inputs] -> [.., units], with one row of W for each unit.
+
+    `nn.Dense` has W the other way round, and with it XLA's CPU products take two to
+    three times as long where the units are few. First values are those of `nn.Dense`.
+    """
+
+    units: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        shape = (self.units, x.shape[-1])
+        kernel = self.param("kernel", _lecun_rows, shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.units,))
+        return jnp.einsum("...i,ui->...u", x, kernel) + bias
+
+
+def drop(
+    x: Array, rate: float | Array, keys: Array | None, layer: int, axis: int = 0
+) -> Array:
+    """Dropout (Srivastava et al., 2014) whose masks are drawn image by image.
+
+    Flax's own draws one mask for the whole batch, which then depends on how the
+    batch is spread over devices.
+
+    Args:
+      x: float32, with the images on `axis`.
+      rate: share of the values set to 0; the others are scaled by 1 / (1 - rate).
+        float32 [] where it is an input of the program.
+      keys: PRNG keys [B], or None to drop nothing.
+      layer: number that keeps the masks of different layers apart.
+      axis: where the images are.
+
+    Returns:
+      float32, the shape of `x`.
+    """
+    if keys is None or (isinstance(rate, float | int) and rate == 0):
+        return x
+    shape = x.shape[:axis] + x.shape[axis + 1 :]
+
+    def keep_one(key):
+        return jax.random.bernoulli(jax.random.fold_in(key, layer), 1 - rate, shape)
+
+    keep = jax.vmap(keep_one, out_axes=axis)(keys)
+    return jnp.where(keep, x / (1 - rate), 0.0)
+
+
+def flatten(images: Array) -> Array:
+    """[B, ..] -> [B, all the rest]."""
+    return images.reshape(images.shape[0], -1)
+
+
+def _lecun_rows(key, shape, dtype=jnp.float32):
+    return nn.initializers.lecun_normal()(key, shape[::-1], dtype).T

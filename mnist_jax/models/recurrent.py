@@ -1,0 +1,128 @@
+"""Recurrent models."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mnist_jax.models.layers import NUM_CLASSES, Dense, drop
+from mnist_jax.ops import recurrent
+
+Array = jax.Array
+
+
+class RecurrentLayer(nn.Module):
+    """One recurrence over time: [T, B, F] -> [T, B, units] or the last [B, units].
+
+    Attributes:
+      cell: 'rnn', 'lstm' or 'gru'; the equations are in `ops/recurrent.py`.
+      units: size of the hidden state.
+      last_only: whether to return only the state after the last step.
+      reverse: whether to read the sequence from its end.
+    """
+
+    cell: str
+    units: int
+    last_only: bool
+    reverse: bool = False
+
+    @nn.compact
+    def __call__(self, sequence: Array) -> Array:
+        num_gates = {"rnn": 1, "lstm": 4, "gru": 3}[self.cell]
+        width = num_gates * self.units
+        kernel = self.param(
+            "input_kernel", _per_gate(nn.initializers.glorot_uniform(), num_gates),
+            (sequence.shape[-1], width),
+        )  # fmt: skip
+        recurrent_kernel = self.param(
+            "recurrent_kernel", _per_gate(nn.initializers.orthogonal(), num_gates),
+            (self.units, width),
+        )  # fmt: skip
+        # The forget gate starts open, so that gradients reach the first rows from
+        # the first step on (Jozefowicz et al., 2015).
+        bias_init = _forget_one if self.cell == "lstm" else nn.initializers.zeros
+        bias = self.param("bias", bias_init, (width,))
+
+        if self.reverse:
+            sequence = sequence[::-1]
+        hidden_bias = None
+        if self.cell == "gru":
+            hidden_bias = self.param("hidden_bias", nn.initializers.zeros, self.units)
+        weights = recurrent.Weights(kernel, recurrent_kernel, bias, hidden_bias)
+        run = getattr(recurrent, self.cell)
+        hidden = run(sequence, weights, last_only=self.last_only)
+        # Backwards states are returned in the order of the sequence.
+        return hidden[::-1] if self.reverse and not self.last_only else hidden
+
+
+class Recurrent(nn.Module):
+    """An image read as a sequence; the last state goes to the logits.
+
+    Attributes:
+      cell: 'rnn', 'lstm' or 'gru'.
+      units: size of each hidden state.
+      layers: recurrences on top of each other.
+      bidirectional: whether each layer also reads the sequence from its end.
+      dropout: share of each layer's output that is dropped in training.
+      sequence: 'rows' (28 steps of 28 pixels), 'columns' (likewise) or 'pixels'
+        (784 steps of one).
+    """
+
+    cell: str
+    units: int = 128
+    layers: int = 1
+    bidirectional: bool = False
+    dropout: float = 0.0
+    sequence: str = "rows"
+
+    @nn.compact
+    def __call__(self, images: Array, keys: Array | None = None) -> Array:
+        x = _as_sequence(images, self.sequence)
+        directions = (False, True) if self.bidirectional else (False,)
+        for i in range(self.layers):
+            last_only = i == self.layers - 1
+            outputs = [
+                RecurrentLayer(self.cell, self.units, last_only, reverse)(x)
+                for reverse in directions
+            ]
+            x = jnp.concatenate(outputs, axis=-1) if self.bidirectional else outputs[0]
+            x = drop(x, self.dropout, keys, i, axis=x.ndim - 2)
+        return Dense(NUM_CLASSES)(x)
+
+
+class RNN(Recurrent):
+    cell: str = "rnn"
+
+
+class LSTM(Recurrent):
+    cell: str = "lstm"
+
+
+class GRU(Recurrent):
+    cell: str = "gru"
+
+
+def _as_sequence(images: Array, sequence: str) -> Array:
+    """[B, 28, 28, 1] -> time-major [28, B, 28] or [784, B, 1]."""
+    pixels = images[..., 0]
+    if sequence == "rows":
+        return pixels.transpose(1, 0, 2)
+    if sequence == "columns":
+        return pixels.transpose(2, 0, 1)
+    return pixels.reshape(pixels.shape[0], -1).T[..., None]
+
+
+def _per_gate(init, num_gates: int):
+    """Draws each gate's block of a fused kernel [F, gates * units] by itself."""
+
+    def init_fused(key, shape, dtype=jnp.float32):
+        block = (shape[0], shape[1] // num_gates)
+        keys = jax.random.split(key, num_gates)
+        return jnp.concatenate([init(k, block, dtype) for k in keys], axis=-1)
+
+    return init_fused
+
+
+def _forget_one(key, shape, dtype=jnp.float32):
+    del key
+    i, f, g, o = jnp.split(jnp.zeros(shape, dtype), 4)
+    return jnp.concatenate([i, f + 1, g, o])
