@@ -1,5 +1,7 @@
 """Loss and accuracy from logits and labels, and the scores of a whole set."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,18 +28,21 @@ def smooth_one_hot(labels: Array, num_classes: int, label_smoothing: float) -> A
     )
 
 
-def cross_entropy(logits: Array, labels: Array, label_smoothing: float = 0.0) -> Array:
+def cross_entropy(
+    logits: Array, labels: Array, label_smoothing: float | Array = 0.0
+) -> Array:
     """Mean cross-entropy over a batch.
 
     Args:
       logits: float32 [B, K].
       labels: int32 [B], 0 to K - 1.
-      label_smoothing: share of each target spread over all classes, 0 to below 1.
+      label_smoothing: share of each target spread over all classes, 0 to below 1;
+        float32 [] where it is an input of the program.
 
     Returns:
       float32 [].
     """
-    if label_smoothing == 0:
+    if isinstance(label_smoothing, float | int) and label_smoothing == 0:
         return sparse_cross_entropy(logits, labels).mean()
     targets = smooth_one_hot(labels, logits.shape[-1], label_smoothing)
     return one_hot_cross_entropy(logits, targets).mean()
@@ -84,3 +89,61 @@ def per_class_accuracy(matrix: np.ndarray) -> list[float | None]:
         float(right / total) if total else None
         for right, total in zip(matrix.diagonal(), totals, strict=True)
     ]
+
+
+class Reliability(NamedTuple):
+    """How often answers of a certain confidence are right; bins without images are
+    left out."""
+
+    confidence: np.ndarray  # float64 [b], mean probability of the answers in a bin
+    accuracy: np.ndarray  # float64 [b], share of them that is right
+    count: np.ndarray  # int64 [b]
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error: the mean distance of the two over all images."""
+        gap = np.abs(self.confidence - self.accuracy)
+        return float((gap * self.count).sum() / self.count.sum())
+
+
+def reliability(
+    probabilities: np.ndarray, labels: np.ndarray, num_bins: int = 15
+) -> Reliability:
+    """Confidence against accuracy (Guo et al., "On Calibration of Modern Neural
+    Networks", 2017).
+
+    Args:
+      probabilities: float [N, K]; the answer is the largest, its confidence.
+      labels: int [N].
+      num_bins: of equal width, from 0 to 1.
+    """
+    confidence = probabilities.max(-1).astype(np.float64)
+    right = probabilities.argmax(-1) == labels
+    # A bin has its upper edge, not its lower one.
+    bins = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
+    count = np.bincount(bins, minlength=num_bins)
+    sums = [np.bincount(bins, x, num_bins)[count > 0] for x in (confidence, right)]
+    count = count[count > 0]
+    return Reliability(sums[0] / count, sums[1] / count, count)
+
+
+def mcnemar(right: np.ndarray, other_right: np.ndarray) -> float:
+    """How likely a difference like this is between two equally good classifiers.
+
+    The exact test of McNemar (1947): of the images that one of the two has right and
+    the other wrong, each is as likely to be either's.
+
+    Args:
+      right: bool [N], whether one classifier has each image right.
+      other_right: bool [N], whether the other has.
+
+    Returns:
+      The two-sided p-value; 1.0 where they differ in no image.
+    """
+    import scipy.stats  # not at the top: it takes half a second
+
+    first = int((right & ~other_right).sum())
+    second = int((~right & other_right).sum())
+    if first + second == 0:
+        return 1.0
+    return float(scipy.stats.binomtest(first, first + second).pvalue)

@@ -34,9 +34,17 @@ def make_schedule(name: str, learning_rate: float, num_steps: int) -> optax.Sche
 
 
 def make_optimizer(
-    config: Config, schedule: optax.Schedule
+    config: Config,
+    schedule: optax.Schedule,
+    weight_decay: jax.Array | None = None,
 ) -> optax.GradientTransformation:
     """The optimizer of `config`, with gradient clipping and weight decay.
+
+    Args:
+      config: says which.
+      schedule: the learning rate.
+      weight_decay: float32 [] instead of the number in `config`, where it is an input
+        of the program.
 
     Decay falls on kernels alone, not on biases. AdamW decouples it from the
     adaptive scale (Loshchilov and Hutter, 2019); for the others it is the L2
@@ -49,7 +57,7 @@ def make_optimizer(
     def is_kernel(params):
         return jax.tree.map(lambda p: p.ndim > 1, params)
 
-    decay = config.weight_decay
+    decay = config.weight_decay if weight_decay is None else weight_decay
     rule = {
         "adam": lambda: optax.chain(
             scale_by_adam(), optax.scale_by_learning_rate(schedule)
@@ -65,7 +73,7 @@ def make_optimizer(
     parts = []
     if config.clip_norm > 0:
         parts.append(optax.clip_by_global_norm(config.clip_norm))
-    if decay > 0 and config.optimizer != "adamw":
+    if (weight_decay is not None or decay > 0) and config.optimizer != "adamw":
         parts.append(optax.add_decayed_weights(decay, is_kernel))
     return optax.chain(*parts, rule)
 

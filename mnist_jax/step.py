@@ -1,7 +1,7 @@
 """One training step and one evaluation step: pure functions of arrays."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mnist_jax import augment, metrics
+from mnist_jax import augment, metrics, optim
+from mnist_jax.config import Config
 
 Array = jax.Array
 
@@ -40,12 +41,34 @@ class Metrics(NamedTuple):
 
 # (state, batch, seed uint32 []) -> (state, metrics)
 TrainStep = Callable[[TrainState, Batch, Array], tuple[TrainState, Metrics]]
+# (state, batch, hyper-parameters by name) -> (state, metrics)
+LaneStep = Callable[
+    [TrainState, Batch, Mapping[str, Array]], tuple[TrainState, Metrics]
+]
+
+# What may differ from lane to lane of one program; all numbers, none a shape.
+LANE_SETTINGS = (
+    "learning_rate",
+    "weight_decay",
+    "label_smoothing",
+    "dropout",
+    "seed",
+)
 
 
 def init_state(
     model: nn.Module, optimizer: optax.GradientTransformation, seed: int
 ) -> TrainState:
     """The state before the first step, drawn from `seed`."""
+
+    [state] = init_states(model, optimizer, [seed])
+    return state
+
+
+def init_states(
+    model: nn.Module, optimizer: optax.GradientTransformation, seeds: Sequence[int]
+) -> list[TrainState]:
+    """The states before the first step, one for each seed."""
 
     # Runs once: without optimization it compiles in a third of the time.
     options = {"xla_backend_optimization_level": 0}
@@ -57,7 +80,7 @@ def init_state(
         params = model.init(key, images)["params"]
         return TrainState(jnp.int32(0), params, optimizer.init(params))
 
-    return init(np.uint32(seed))
+    return [init(np.uint32(seed)) for seed in seeds]
 
 
 def make_train_step(
@@ -65,7 +88,7 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     *,
     augmentation: str = "none",
-    label_smoothing: float = 0.0,
+    label_smoothing: float | Array = 0.0,
     average: Callable[[Any], Any] = lambda tree: tree,
     most_at_once: int | None = None,
 ) -> TrainStep:
@@ -113,6 +136,44 @@ def make_train_step(
         return TrainState(state.step + 1, params, opt_state), batch_metrics
 
     return train_step
+
+
+def make_lane_step(
+    model: nn.Module, config: Config, num_steps: int, most_at_once: int | None = None
+) -> LaneStep:
+    """`make_train_step` of `config`, but for what is an input of the program.
+
+    Args:
+      model: as `config` has it.
+      config: what all lanes share.
+      num_steps: of the whole run.
+      most_at_once: see `make_train_step`.
+
+    Returns:
+      (state, batch, hyper) -> (state, metrics), where `hyper` holds those of
+      `LANE_SETTINGS` that differ from lane to lane, the seed among them.
+    """
+    # All schedules are proportional to their rate.
+    shape = optim.make_schedule(config.schedule, 1.0, num_steps)
+
+    def lane_step(state, batch, hyper):
+        rate = hyper.get("learning_rate", config.learning_rate)
+        optimizer = optim.make_optimizer(
+            config, lambda step: rate * shape(step), hyper.get("weight_decay")
+        )
+        lane = model
+        if "dropout" in hyper:
+            lane = model.clone(dropout=hyper["dropout"])
+        train_step = make_train_step(
+            lane,
+            optimizer,
+            augmentation=config.augment,
+            label_smoothing=hyper.get("label_smoothing", config.label_smoothing),
+            most_at_once=most_at_once,
+        )
+        return train_step(state, batch, hyper["seed"])
+
+    return lane_step
 
 
 def _mean_over_parts(

@@ -58,3 +58,25 @@ def test_confusion_matrix_has_true_classes_in_rows():
     matrix = metrics.confusion_matrix(predicted, labels, 3)
     np.testing.assert_array_equal(matrix, [[1, 0, 1], [0, 0, 0], [1, 0, 2]])
     assert metrics.per_class_accuracy(matrix) == [0.5, None, 2 / 3]
+
+
+def test_reliability_by_hand():
+    probabilities = np.array(
+        [[0.95, 0.05], [0.9, 0.1], [0.42, 0.58], [0.4, 0.6], [0.99, 0.01]]
+    )
+    labels = np.array([0, 1, 1, 0, 0])
+    # Tenths: 0.58 and 0.6 in (0.5, 0.6], 0.9 in (0.8, 0.9], two in (0.9, 1].
+    got = metrics.reliability(probabilities, labels, num_bins=10)
+    np.testing.assert_array_equal(got.count, [2, 1, 2])
+    np.testing.assert_allclose(got.confidence, [0.59, 0.9, 0.97])
+    np.testing.assert_allclose(got.accuracy, [0.5, 0, 1])
+    assert got.error == pytest.approx((2 * 0.09 + 0.9 + 2 * 0.03) / 5)
+
+
+def test_mcnemar_by_hand():
+    first = np.array([True] * 5 + [False] * 1 + [True] * 10)
+    second = np.array([False] * 5 + [True] * 1 + [True] * 10)
+    # Five to one: two tails of the coin thrown six times, (1 + 6) / 64 each.
+    assert metrics.mcnemar(first, second) == pytest.approx(2 * 7 / 64)
+    assert metrics.mcnemar(second, first) == pytest.approx(2 * 7 / 64)
+    assert metrics.mcnemar(first, first) == 1.0

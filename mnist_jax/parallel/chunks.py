@@ -1,12 +1,5 @@
-"""Devices: the only file that names devices, pmap or processes.
+"""Compiled training and evaluation of one run on all its devices."""
 
-Data parallelism by `jax.pmap`: every device holds the whole data set and the same
-state, and takes its own part of each global batch. The state carries no replica
-axis (`in_axes=None`, `out_axes=None`), so what a run saves does not depend on how
-many devices it used. Gradients are averaged in one place, `average`.
-"""
-
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,97 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mnist_jax.config import ConfigError
-from mnist_jax.cost import Work
-from mnist_jax.ops.platform import on_cpu
 from mnist_jax.step import Batch, Metrics, TrainState, TrainStep
 
 Array = jax.Array
 
 AXIS = "batch"
-# A step on several devices is worth the exchange of gradients, which takes as long as
-# about so many multiplications forward, plus so many per parameter, on each device.
-# Measured on CPU with one device per core: mlp, rnn and cnn at batches of 32 to 1,024.
-_EXCHANGE, _EXCHANGE_PER_PARAMETER = 2_000_000, 300
-_MIN_IMAGES_PER_DEVICE = 8  # with fewer, products are too thin
 EVALUATION_BATCH = 100  # images per device at a time
-# What the forward pass keeps of so many images stays in a core's cache until the
-# backward pass wants it. Measured on cnn, rnn, gru and lstm at batches of 32 to 2,048
-# per device; a model that uses each parameter about once per image keeps little, and
-# is better off with wide products.
-_IMAGES_IN_CACHE, _LEAST_USES = 64, 4
-
-
-def start(num_devices: int = 0) -> None:
-    """Gives JAX one virtual device per CPU core; call it before JAX's first use.
-
-    One device per core, each working alone on its part of the batch, is faster than
-    one device that spreads every small product over all cores. It has no effect on
-    GPU and TPU, nor where XLA_FLAGS already sets the number.
-
-    Args:
-      num_devices: how many to make; 0 for one per core that this process may use.
-
-    Raises:
-      RuntimeError: JAX was used before.
-    """
-    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
-        return
-    jax.config.update("jax_num_cpu_devices", num_devices or count_cores())
-
-
-def count_cores() -> int:
-    """Cores that this process may use."""
-    has_affinity = hasattr(os, "sched_getaffinity")  # not on macOS
-    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count()
-
-
-def least_images(work: Work) -> int:
-    """Images of each batch that a device needs to be worth the exchange."""
-    exchange = _EXCHANGE + _EXCHANGE_PER_PARAMETER * work.num_params
-    return max(_MIN_IMAGES_PER_DEVICE, -(-exchange // work.multiplications))
-
-
-def most_at_once(work: Work) -> int | None:
-    """Images that a device takes at a time in training; None for its whole batch."""
-    if not on_cpu() or work.multiplications < _LEAST_USES * work.num_params:
-        return None
-    return _IMAGES_IN_CACHE
-
-
-def choose_devices(
-    num_devices: int,
-    batch_size: int | None = None,
-    least_images: int = _MIN_IMAGES_PER_DEVICE,
-) -> list[jax.Device]:
-    """The devices for a run.
-
-    Args:
-      num_devices: how many; 0 for all, or for the most that divide the batch and
-        leave each device enough images to be worth it.
-      batch_size: images in a global batch; None where there is no such thing.
-      least_images: enough images, see the function of that name.
-
-    Raises:
-      ConfigError: there are not so many, or the batch does not divide.
-    """
-    devices = jax.local_devices()
-    if num_devices > len(devices):
-        raise ConfigError(
-            f"--num_devices={num_devices}: this machine has {len(devices)} "
-            f"({devices[0].platform}); give {len(devices)} or fewer"
-        )
-    if batch_size is None:
-        return devices[: num_devices or len(devices)]
-    if num_devices == 0:
-        most = max(1, min(len(devices), batch_size // least_images))
-        num_devices = max(n for n in range(1, most + 1) if batch_size % n == 0)
-    if batch_size % num_devices:
-        raise ConfigError(
-            f"--batch_size={batch_size} does not divide over --num_devices="
-            f"{num_devices}: give a multiple of {num_devices}"
-        )
-    return devices[:num_devices]
 
 
 def average(tree: Any) -> Any:
@@ -233,12 +141,3 @@ def make_predict(
         ]
 
     return predict
-
-
-def describe(devices: Sequence[jax.Device]) -> dict[str, Any]:
-    """What a run's record says of its devices."""
-    return {
-        "platform": devices[0].platform,
-        "kind": devices[0].device_kind,
-        "num_devices": len(devices),
-    }
