@@ -1,0 +1,167 @@
+"""How much faster do many runs train together than one after the other?
+
+    python experiments/lanes.py --raw_dir=path/to/idx/files
+
+One epoch of MNIST for a run by itself, as `launch.py` trains it, and for 2, 8 and 32
+runs as lanes of one compiled program, which differ in seed and learning rate. They take
+turns, so that a change of the machine's speed meets all; a ratio is taken within a
+round. Models, batches and Adam are those of `benchmark_peers.py`: softmax regression,
+and one hidden layer of 128, at batch 32 without augmentation and dropout.
+
+Writes lanes.json, .md, .png and report.html under --workdir.
+"""
+
+import json
+import shlex
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from absl import app, flags
+from machine import cpu_name
+from peers import families, ours, protocol
+from study import figures, program
+from study.page import Page, markdown
+
+from mnist_jax import datasets, parallel, records
+from mnist_jax.config import ConfigError, make_config
+from mnist_jax.train.lanes import Lanes
+
+_MODELS = flags.DEFINE_list("models", ["linear", "mlp"], "models to train")
+_LANES = flags.DEFINE_list("lanes", ["2", "8", "32"], "numbers of lanes")
+_ROUNDS = flags.DEFINE_integer("rounds", 3, "turns of each", lower_bound=1)
+_DATASET = flags.DEFINE_enum("dataset", "auto", datasets.NAMES, "as in launch.py")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "as in launch.py")
+_RAW_DIR = flags.DEFINE_string("raw_dir", None, "as in launch.py")
+_WORKDIR = flags.DEFINE_string("workdir", "runs/lanes", "where to write")
+_TURN_SECONDS = 2.0
+
+
+def solo(task: protocol.Task) -> Callable[[], float]:
+    """Trains one run for an epoch and says how long it took."""
+    trainer = ours.Trainer(task)
+    run = protocol.timed(trainer.train_epoch)
+    return lambda: run()["seconds"]
+
+
+def together(task: protocol.Task, dataset: str, num_lanes: int) -> Callable[[], float]:
+    """Likewise for so many runs at once."""
+    shared = ours.plain_config(task).to_dict() | {
+        "dataset": dataset,
+        "validation_fraction": 0.0,
+        "data_dir": _DATA_DIR.value,
+        "raw_dir": _RAW_DIR.value,
+    }
+    model, name = shared.pop("model"), shared.pop("dataset")
+    own = [
+        {"seed": i, "learning_rate": families.LEARNING_RATE * (1 + i / num_lanes)}
+        for i in range(num_lanes)
+    ]
+    lanes = Lanes([make_config(model, name, **(shared | one)) for one in own])
+    run = protocol.timed(lambda: lanes.train_epoch()[0]["train_loss"])
+    return lambda: run()["seconds"]
+
+
+def take_turn(run: Callable[[], float]) -> float:
+    """The mean time of as many epochs as two seconds hold."""
+    times = []
+    while sum(times) < _TURN_SECONDS:
+        times.append(run())
+    return statistics.fmean(times)
+
+
+def measure(model: str, dataset: datasets.Dataset) -> list[dict]:
+    """For one run and each number of lanes: median seconds, and times one run's."""
+    task = protocol.Task(
+        "ours",
+        model,
+        families.BATCH_SIZES[model],
+        parallel.count_cores(),
+        dataset.train_images,
+        dataset.train_labels,
+    )
+    runs = {1: solo(task)}
+    for number in map(int, _LANES.value):
+        runs[number] = together(task, dataset.name, number)
+    for run in runs.values():
+        run()
+    rounds = []
+    for i in range(_ROUNDS.value):
+        rounds.append({number: take_turn(run) for number, run in runs.items()})
+        print(f"{model}: round {i + 1} of {_ROUNDS.value}", file=sys.stderr)
+    return [
+        {
+            "model": model,
+            "lanes": number,
+            "seconds": statistics.median(one[number] for one in rounds),
+            "times_one": statistics.median(one[number] / one[1] for one in rounds),
+            "lowest": min(one[number] / one[1] for one in rounds),
+            "highest": max(one[number] / one[1] for one in rounds),
+        }
+        for number in runs
+    ]
+
+
+def study() -> None:
+    for model in _MODELS.value:
+        if model not in families.BATCH_SIZES:
+            known = ", ".join(families.BATCH_SIZES)
+            raise ConfigError(f"--models={model}: expected some of {known}")
+    for text in _LANES.value:
+        if not text.isdecimal() or int(text) < 2:
+            raise ConfigError(f"--lanes={text}: expected numbers of 2 or more")
+    parallel.start()
+    name = datasets.prepare(_DATASET.value, _DATA_DIR.value, _RAW_DIR.value)
+    dataset = datasets.load(name, _DATA_DIR.value, _RAW_DIR.value)
+    rows = [row for model in _MODELS.value for row in measure(model, dataset)]
+
+    heads = (
+        "model",
+        "runs",
+        "seconds per epoch",
+        "times one run",
+        "per run, faster by",
+    )
+    lines = [
+        [
+            row["model"],
+            str(row["lanes"]),
+            f"{row['seconds']:.2f}",
+            f"{row['times_one']:.1f} ({row['lowest']:.1f} to {row['highest']:.1f})",
+            f"{row['lanes'] / row['times_one']:.1f}",
+        ]
+        for row in rows
+    ]
+    text = markdown(heads, lines)
+    by_model = {
+        model: [row for row in rows if row["model"] == model] for model in _MODELS.value
+    }
+    title = f"Runs trained together on {name}, {cpu_name()}"
+    png = figures.lines(
+        {
+            model: (
+                [row["lanes"] for row in own],
+                [row["times_one"] for row in own],
+            )
+            for model, own in by_model.items()
+        },
+        ("runs in one program", "time of an epoch, times that of one run"),
+        title,
+        xscale="log",
+        yscale="log",
+    )
+    page = Page(title, shlex.join(["python", *sys.argv]))
+    page.table(heads, lines)
+    page.figure(png, "Time of an epoch against the number of runs.")
+    workdir = Path(_WORKDIR.value)
+    to_json = json.dumps({"cpu": cpu_name(), "rows": rows}, indent=2) + "\n"
+    records.write_atomically(workdir / "lanes.json", to_json.encode())
+    records.write_atomically(workdir / "lanes.md", text.encode())
+    records.write_atomically(workdir / "lanes.png", png)
+    page.write(workdir / "report.html")
+    print(text)
+
+
+if __name__ == "__main__":
+    app.run(program.main_of(study))

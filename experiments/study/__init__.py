@@ -1,0 +1,1 @@
+"""What the studies share: many runs, their figures, the page beside them."""

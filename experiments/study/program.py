@@ -1,0 +1,52 @@
+"""How a study starts and ends: as `launch.py` does."""
+
+import signal
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import logging
+
+from mnist_jax import compilation_cache, datasets, records, train
+from mnist_jax.checkpoints import CheckpointError
+from mnist_jax.config import ConfigError
+
+USER_ERRORS = (
+    CheckpointError,
+    ConfigError,
+    datasets.DatasetError,
+    records.RecordsError,
+    train.TrainingError,
+    OSError,
+)
+_GO_ON = "the same command goes on from there"
+
+
+def main_of(study: Callable[[], None]) -> Callable[[Sequence[str]], None]:
+    """The `main` that absl's `app.run` takes, of a study that reads its own flags.
+
+    An error of the user ends it with one line and status 1, a signal with a word of
+    what to do, SIGTERM like Ctrl-C.
+    """
+
+    def main(argv: Sequence[str]) -> None:
+        if len(argv) > 1:
+            sys.exit(f"error: {argv[1]!r} is not a flag: write --name=value")
+        logging.set_verbosity(logging.WARNING)  # the libraries report each step
+        signal.signal(signal.SIGTERM, _terminate)
+        compilation_cache.start()
+        try:
+            study()
+        except USER_ERRORS as error:
+            sys.exit(f"error: {error}")
+        except train.Interrupted as stop:
+            print(f"stopped; {_GO_ON}", file=sys.stderr)
+            sys.exit(128 + stop.signal_number)
+        except KeyboardInterrupt:
+            print(f"stopped; {_GO_ON}", file=sys.stderr)
+            sys.exit(128 + signal.SIGINT)
+
+    return main
+
+
+def _terminate(number, frame):
+    raise train.Interrupted("stopped by SIGTERM", number)
