@@ -26,6 +26,7 @@ from mnist_jax import (
     plots,
     predict,
     records,
+    tensorboard,
     train,
 )
 from mnist_jax import config as config_lib
@@ -82,7 +83,9 @@ _RAW_DIR = flags.DEFINE_string(
     "folder with the four IDX files of the data set, gzipped or not (default: for "
     "mnist, MNIST_RAW_DIR)",
 )
-
+_TENSORBOARD = flags.DEFINE_boolean(
+    "tensorboard", False, "also write event files for TensorBoard to the workdir"
+)
 _COMPILATION_CACHE = flags.DEFINE_boolean(
     "compilation_cache",
     True,
@@ -148,9 +151,13 @@ def train_mode() -> None:
     config = make(dataset=dataset, **folders)
     name = f"{config.dataset}-{config.model}-{config.seed}"
     workdir = Path(_WORKDIR.value or Path("runs") / name)
+    on_epochs = lambda epochs: None  # noqa: E731
+    if _TENSORBOARD.value:
+        on_epochs = tensorboard.EventFiles(workdir).write
 
     complete = not _OVERWRITE.value and records.read_result(workdir) is not None
-    result = train.train_and_evaluate(config, workdir, _OVERWRITE.value)
+    result = train.train_and_evaluate(config, workdir, _OVERWRITE.value, on_epochs)
+    on_epochs(records.read_metrics(workdir))
     plots.draw_all(workdir)
     if complete:
         print(f"{workdir} was complete before; --overwrite trains it again")
@@ -210,7 +217,7 @@ def plot_mode() -> None:
 
 def _workdir() -> Path:
     """The folder of the run to use, which settings are taken from too."""
-    others = [_MODEL, _PRESET, _DATASET, _OVERWRITE, *_SETTINGS]
+    others = [_MODEL, _PRESET, _DATASET, _OVERWRITE, _TENSORBOARD, *_SETTINGS]
     if _MODE.value != "predict":
         others.append(_IMAGES)
     for flag in others:

@@ -12,6 +12,7 @@ VERSION = re.search(
 
 # jaxlib 0.10.2 miscalculates batched reductions on CPU (jax-ml/jax#39103).
 JAX = ">=0.10.0,!=0.10.2"
+TENSORBOARD = "tensorboardX>=2.6.2"
 
 setup(
     name="mnist_jax",
@@ -40,7 +41,14 @@ setup(
         "urllib3>=2.0.2",
     ],
     extras_require={
-        "test": ["hypothesis>=6.100", "pytest>=8.2", "pytest-xdist>=3.6", "ruff>=0.9"],
+        "test": [
+            "hypothesis>=6.100",
+            "pytest>=8.2",
+            "pytest-xdist>=3.6",
+            "ruff>=0.9",
+            TENSORBOARD,
+        ],
+        "tensorboard": [TENSORBOARD],
         "cuda": [f"jax[cuda13]{JAX}"],
         "tpu": [f"jax[tpu]{JAX}"],
     },

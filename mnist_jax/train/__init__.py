@@ -1,5 +1,6 @@
 """Training: a config and a folder in, a finished run in that folder out."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ __all__ = ["Interrupted", "TrainingError", "check_workdir", "train_and_evaluate"
 
 
 def train_and_evaluate(
-    config: Config, workdir: Path, overwrite: bool = False
+    config: Config,
+    workdir: Path,
+    overwrite: bool = False,
+    on_epochs: Callable[[list[dict[str, Any]]], None] = lambda epochs: None,
 ) -> dict[str, Any]:
     """Trains, or goes on training, and scores the test set once at the end.
 
@@ -22,6 +26,8 @@ def train_and_evaluate(
       config: the run's settings.
       workdir: the run's folder, see `records.py`.
       overwrite: replace a run that `workdir` already holds.
+      on_epochs: called with all lines of metrics.jsonl at the start and whenever there
+        is a new one.
 
     Returns:
       The content of result.json.
@@ -37,7 +43,7 @@ def train_and_evaluate(
     run = prepare(config)
     records.start_run(workdir, config.to_dict(), overwrite)
     with Checkpoints(workdir) as checkpoints:
-        params, clock = fit(run, workdir, checkpoints)
+        params, clock = fit(run, workdir, checkpoints, on_epochs)
     return conclude(run, workdir, params, clock)
 
 

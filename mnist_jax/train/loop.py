@@ -4,6 +4,7 @@ import concurrent.futures
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,7 +55,12 @@ class Snapshot(NamedTuple):
     clock: Clock
 
 
-def fit(run: Run, workdir: Path, checkpoints: Checkpoints) -> tuple[Any, Clock]:
+def fit(
+    run: Run,
+    workdir: Path,
+    checkpoints: Checkpoints,
+    on_epochs: Callable[[list[dict[str, Any]]], None],
+) -> tuple[Any, Clock]:
     """Trains to the last epoch, from the last checkpoint if there is one.
 
     Returns:
@@ -69,6 +75,7 @@ def fit(run: Run, workdir: Path, checkpoints: Checkpoints) -> tuple[Any, Clock]:
     state, history, clock = _restore(run, checkpoints)
     done = int(state.step)
     epochs = _finished_epochs(workdir, done // num_steps)
+    on_epochs(epochs)
     data = run.dataset.train_images, run.dataset.train_labels, np.uint32(config.seed)
     state, history, data = parallel.replicate((state, history, data), run.devices)
     order = _order(run, done // num_steps)
@@ -101,6 +108,7 @@ def fit(run: Run, workdir: Path, checkpoints: Checkpoints) -> tuple[Any, Clock]:
             if last == num_steps:
                 epochs.append(_measure(run, state.params, steps, done, clock.epoch))
                 records.write_metrics(workdir, epochs)
+                on_epochs(epochs)
                 progress.end_epoch(epochs[-1])
                 clock = clock._replace(epoch=0.0)
             stop = signals.received if done < total else None

@@ -1,0 +1,57 @@
+"""Event files for TensorBoard: the only user of tensorboardX, an optional extra."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mnist_jax.config import ConfigError
+from mnist_jax.records import EPOCH_KEYS
+
+FOLDER = "tensorboard"  # in the workdir
+
+
+class EventFiles:
+    """Writes the lines of metrics.jsonl as scalars, by epoch.
+
+    What an earlier start of the run wrote is written anew, so that no epoch is there
+    twice after a crash.
+    """
+
+    def __init__(self, workdir: Path):
+        """Writes nothing yet.
+
+        Raises:
+          ConfigError: tensorboardX is not installed.
+        """
+        try:
+            import tensorboardX
+        except ModuleNotFoundError:
+            raise ConfigError(
+                "--tensorboard needs tensorboardX: pip install -e '.[tensorboard]', or "
+                "leave the flag out"
+            ) from None
+        self._make_writer = tensorboardX.SummaryWriter
+        self._folder, self._writer, self._num_written = workdir / FOLDER, None, 0
+
+    def write(self, epochs: Sequence[Mapping[str, Any]]) -> None:
+        """Adds those of the finished epochs that are new."""
+        if self._writer is None:
+            for path in self._folder.glob("events.out.tfevents.*"):
+                path.unlink()
+            self._writer = self._make_writer(str(self._folder))
+        for epoch in epochs[self._num_written :]:
+            for key in EPOCH_KEYS[1:]:
+                if epoch[key] is not None:
+                    self._writer.add_scalar(_tag(key), epoch[key], epoch["epoch"])
+        self._num_written = len(epochs)
+        self._writer.flush()
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _tag(key: str) -> str:
+    """train_loss -> loss/train, so that training and validation share a section."""
+    part, _, what = key.partition("_")
+    return f"{what}/{part}" if part in ("train", "validation") else key
