@@ -1,5 +1,7 @@
 """Lanes against solo runs of the same configs."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -25,7 +27,7 @@ def make(model, data_dir, **settings):
 
 def solo_epoch(config):
     """State and history of one epoch as `train.loop` trains it, on one device."""
-    run = prepare(config)
+    run = prepare(dataclasses.replace(config, num_devices=1))
     data = run.dataset.train_images, run.dataset.train_labels, np.uint32(config.seed)
     history = Metrics(*np.zeros((2, run.num_steps), np.float32))
     state, history, data = parallel.replicate((run.state, history, data), run.devices)

@@ -177,7 +177,7 @@ def test_four_devices_agree_with_one(tmp_path):
 @pytest.mark.parametrize(
     "arguments, expected",
     [
-        (["--model=transformer"], "linear|mlp|cnn|rnn|lstm|gru"),
+        (["--model=transformer"], "linear|mlp|cnn|lenet5|resnet|rnn|lstm|gru"),
         (["--epochs=many"], "--epochs=many"),
         (["--no_such_flag=1"], "no_such_flag"),
         (["--epochs=0"], "--epochs=0: expected"),

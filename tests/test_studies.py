@@ -92,7 +92,7 @@ def test_wrong_input_is_told_in_one_line(
 
 def test_reproduce_runs_all_five_systems_on_the_digits(tmp_path, run_study):
     began = time.monotonic()
-    arguments = ("--dataset=digits", "--seeds=0", "--trials=3")
+    arguments = ("--dataset=digits", "--seeds=0", "--trials=2")
     output, _ = run_study("reproduce.py", *arguments, cwd=tmp_path)
     workdir = tmp_path / "runs" / "reproduce-digits"
     rows = json.loads((workdir / "reproduce.json").read_text())["rows"]
