@@ -141,6 +141,8 @@ def train_mode() -> None:
     )
     # Wrong settings are told before data is fetched.
     models.build_model(make(dataset=_DATASET.value))
+    if _TENSORBOARD.value:
+        tensorboard.check()
     parallel.start(settings["num_devices"] or 0)
     dataset = datasets.prepare(_DATASET.value, _DATA_DIR.value, _RAW_DIR.value)
     # In the record, where the data are does not depend on where one stands.

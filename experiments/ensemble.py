@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags
 from search.halving import Search
-from study import figures, program
+from study import figures, program, runs
 from study.page import Page, markdown
 
 from mnist_jax import datasets, metrics, models, parallel, records
@@ -71,8 +71,7 @@ def study() -> None:
         _PRESET.value,
         seed=seed,
         epochs=_EPOCHS.value,
-        data_dir=_DATA_DIR.value,
-        raw_dir=_RAW_DIR.value,
+        **runs.folders(flags.FLAGS),
     )
     make(_DATASET.value, 0)  # wrong settings are told before data is fetched
     parallel.start()
@@ -80,13 +79,10 @@ def study() -> None:
     name = f"ensemble-{dataset}-{_MODEL.value}"
     workdir = Path(_WORKDIR.value or Path("runs") / name)
     configs = [make(dataset, seed) for seed in range(_MEMBERS.value)]
-    description = {
-        "config": {k: v for k, v in configs[0].to_dict().items() if k != "raw_dir"},
-        "settings": [{"seed": config.seed} for config in configs],
-    }
-    search = Search(workdir / "ensemble-runs.json", description)
-    search.run(configs, factor=1)
-    lanes = search.trained(configs)
+    settings = [{"seed": config.seed} for config in configs]
+    search = Search(workdir / "ensemble-runs.json", configs, settings)
+    search.run()
+    lanes = search.trained()
     probabilities = lanes.test_probabilities()
     sizes = range(1, len(configs) + 1)
     rows = [score(probabilities, lanes.dataset.test_labels, size) for size in sizes]

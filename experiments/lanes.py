@@ -21,7 +21,7 @@ from pathlib import Path
 from absl import app, flags
 from machine import cpu_name
 from peers import families, ours, protocol
-from study import figures, program
+from study import figures, program, runs
 from study.page import Page, markdown
 
 from mnist_jax import datasets, parallel, records
@@ -50,8 +50,7 @@ def together(task: protocol.Task, dataset: str, num_lanes: int) -> Callable[[], 
     shared = ours.plain_config(task).to_dict() | {
         "dataset": dataset,
         "validation_fraction": 0.0,
-        "data_dir": _DATA_DIR.value,
-        "raw_dir": _RAW_DIR.value,
+        **runs.folders(flags.FLAGS),
     }
     model, name = shared.pop("model"), shared.pop("dataset")
     own = [
@@ -104,6 +103,8 @@ def measure(model: str, dataset: datasets.Dataset) -> list[dict]:
 
 
 def study() -> None:
+    if not _MODELS.value:
+        raise ConfigError("--models=: give one or more, with commas")
     for model in _MODELS.value:
         if model not in families.BATCH_SIZES:
             known = ", ".join(families.BATCH_SIZES)
@@ -164,4 +165,4 @@ def study() -> None:
 
 
 if __name__ == "__main__":
-    app.run(program.main_of(study))
+    app.run(program.main_of(study, go_on="nothing was written"))

@@ -11,7 +11,6 @@ under --workdir.
 """
 
 import json
-import statistics
 import subprocess
 import sys
 import time
@@ -19,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from absl import app, flags
+from study.page import markdown
+from study.runs import spread
 
 from mnist_jax import models, plots, records, train
 from mnist_jax.config import PRESET_NAMES, ConfigError, make_config
@@ -69,36 +70,44 @@ def is_complete(model: str, seed: str, workdir: Path) -> bool:
 def summarize(model: str, results: list[dict[str, Any]]) -> dict[str, Any]:
     """Means over seeds; the spread is the standard deviation, 0 for one seed."""
     accuracies = [result["test_accuracy"] for result in results]
-    mean = {
-        key: statistics.mean(result[key] for result in results)
-        for key in ("wall_seconds", "train_seconds", "compile_seconds")
-    }
+    mean, deviation = spread(accuracies)
     return {
         "model": model,
         "num_params": results[0]["num_params"],
         "epochs": results[0]["epochs"],
         "num_seeds": len(results),
-        "test_accuracy": statistics.mean(accuracies),
-        "spread": statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0,
+        "test_accuracy": mean,
+        "spread": deviation,
         "lowest": min(accuracies),
-        **mean,
+        **{
+            key: spread([result[key] for result in results])[0]
+            for key in ("wall_seconds", "train_seconds", "compile_seconds")
+        },
     }
+
+
+HEADS = (
+    "model", "parameters", "epochs", "test accuracy", "lowest", "training", "in all",
+)  # fmt: skip
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as Markdown."""
-    lines = [
-        "| model | parameters | epochs | test accuracy | lowest | training | in all |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for row in rows:
-        lines.append(
-            f"| {row['model']} | {row['num_params']:,} | {row['epochs']} "
-            f"| {row['test_accuracy']:.2%} ± {100 * row['spread']:.2f} "
-            f"| {row['lowest']:.2%} | {row['train_seconds']:.0f} s "
-            f"| {row['wall_seconds']:.0f} s |"
-        )
-    return "\n".join(lines) + "\n"
+    return markdown(
+        HEADS,
+        [
+            (
+                row["model"],
+                f"{row['num_params']:,}",
+                str(row["epochs"]),
+                f"{row['test_accuracy']:.2%} ± {100 * row['spread']:.2f}",
+                f"{row['lowest']:.2%}",
+                f"{row['train_seconds']:.0f} s",
+                f"{row['wall_seconds']:.0f} s",
+            )
+            for row in rows
+        ],
+    )
 
 
 def main(argv: list[str]) -> None:

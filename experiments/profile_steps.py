@@ -64,7 +64,7 @@ def profile(model: str, dataset: str) -> dict[str, float]:
         model,
         dataset,
         augment="none",
-        dropout=None if model == "linear" else 0.0,
+        dropout=0.0 if hasattr(models.MODELS[model], "dropout") else None,
     )
     run = prepare(config)
     data = run.dataset.train_images, run.dataset.train_labels, np.uint32(0)

@@ -47,27 +47,22 @@ def check_flags() -> None:
     for key in _ONLY.value:
         if key not in KEYS:
             raise ConfigError(f"--only={key}: expected some of {', '.join(KEYS)}")
-    for text in _SEEDS.value:
-        if not text.isdecimal():
-            raise ConfigError(f"--seeds={text}: expected whole numbers with commas")
-
-
-def folders() -> dict[str, Any]:
-    return {"data_dir": _DATA_DIR.value, "raw_dir": _RAW_DIR.value}
+    if not _ONLY.value:
+        raise ConfigError(f"--only=: expected some of {', '.join(KEYS)}")
+    runs.seeds(_SEEDS.value)
 
 
 def tune(tuning: Tuning, dataset: str, workdir: Path) -> Recipe:
     """The recipe with the settings that validate best."""
     settings = space_lib.draw(space_lib.parse(tuning.vary), _TRIALS.value, seed=0)
-    description = {"vary": tuning.vary, "settings": settings, "dataset": dataset}
-    search = Search(workdir / "search.json", description)
     recipes = [
         tuning.recipe._replace(settings=dict(tuning.recipe.settings) | own)
         for own in settings
     ]
-    configs = [recipe.config(dataset, seed=0, **folders()) for recipe in recipes]
+    configs = [r.config(dataset, 0, **runs.folders(flags.FLAGS)) for r in recipes]
     print(f"tuning: {len(configs)} trials", file=sys.stderr)
-    search.run(configs, _HALVING)
+    search = Search(workdir / "search.json", configs, settings, _HALVING)
+    search.run()
     search.forget_states()
     return recipes[search.ranking()[0]]
 
@@ -80,9 +75,9 @@ def train_system(system: System, dataset: str, workdir: Path) -> dict[str, list[
     by_recipe = {
         recipe.name: {
             f"{system.key}-{number}-{recipe.model}-{seed}": recipe.config(
-                dataset, int(seed), **folders()
+                dataset, seed, **runs.folders(flags.FLAGS)
             )
-            for seed in _SEEDS.value
+            for seed in runs.seeds(_SEEDS.value)
         }
         for number, recipe in enumerate(recipes)
     }
@@ -171,7 +166,7 @@ def study() -> None:
     png = figures.claims(rows, f"{dataset}, {num_seeds} seed{'s'[: num_seeds > 1]}")
     page.figure(png, "Test accuracy of each recipe and what is claimed of it.")
     records.write_atomically(workdir / "figures" / "claims.png", png)
-    content = {"dataset": dataset, "seeds": _SEEDS.value, "rows": rows}
+    content = {"dataset": dataset, "seeds": runs.seeds(_SEEDS.value), "rows": rows}
     records.write_atomically(
         workdir / "reproduce.json", (json.dumps(content, indent=2) + "\n").encode()
     )

@@ -26,12 +26,12 @@ import numpy as np
 from absl import app, flags
 from search import space as space_lib
 from search.halving import Search
-from study import program
+from study import program, runs
 from study.figures import to_png
 from study.page import Page, markdown
 
 from mnist_jax import datasets, models, parallel, records
-from mnist_jax.config import PRESET_NAMES, ConfigError, make_config
+from mnist_jax.config import PRESET_NAMES, make_config
 from mnist_jax.plots.canvas import new_figure
 
 SHOWN = 10  # rows of the table
@@ -54,12 +54,7 @@ def prepare(given: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         settings = space_lib.grid(space)
     shared = {"preset": given.preset, "epochs": given.epochs}
     for own in settings:
-        config = make_config(given.model, given.dataset, **shared, **own)
-        models.build_model(config)
-        if config.validation_fraction == 0:
-            raise ConfigError(
-                "--validation_fraction=0: a search needs a validation part"
-            )
+        models.build_model(make_config(given.model, given.dataset, **shared, **own))
     return shared, settings
 
 
@@ -129,7 +124,13 @@ def command(given: Any, dataset: str, settings: dict[str, Any]) -> str:
         parts.append(f"--preset={given.preset}")
     if given.epochs:
         parts.append(f"--epochs={given.epochs}")
-    parts += [f"--{name}={show(value)}" for name, value in settings.items()]
+    for name in ("data_dir", "raw_dir"):
+        if getattr(given, name):
+            parts.append(f"--{name}={shlex.quote(getattr(given, name))}")
+    for name, value in settings.items():
+        # In full, so that it is the same run.
+        text = repr(value) if isinstance(value, float) else show(value)
+        parts.append(f"--{name}={text}")
     return " ".join(["python launch.py", *parts])
 
 
@@ -138,21 +139,14 @@ def study() -> None:
     shared, settings = prepare(given)
     parallel.start()
     dataset = datasets.prepare(given.dataset, given.data_dir, given.raw_dir)
-    folders = {"data_dir": given.data_dir, "raw_dir": given.raw_dir}
+    folders = runs.folders(given)
     configs = [
         make_config(given.model, dataset, **shared, **folders, **own)
         for own in settings
     ]
     workdir = Path(given.workdir or Path("runs") / f"sweep-{dataset}-{given.model}")
-    description = {
-        "model": given.model,
-        "dataset": dataset,
-        **shared,
-        "halving": given.halving,
-        "settings": settings,
-    }
-    search = Search(workdir / "sweep.json", description)
-    search.run(configs, given.halving)
+    search = Search(workdir / "sweep.json", configs, settings, given.halving)
+    search.run()
     search.forget_states()
     names = list(settings[0])
     heads = [*names, "epochs", "validation accuracy", "validation loss"]
@@ -181,7 +175,7 @@ def define_flags() -> None:
     flags.DEFINE_multi_string("vary", [], "setting=low..high or setting=a,b,c")
     flags.DEFINE_integer("trials", 0, "draws at random; 0 for all combinations", 0)
     flags.DEFINE_integer("halving", 3, "one in so many is kept; 1 keeps all", 1)
-    flags.DEFINE_integer("seed", 0, "of the draws")
+    flags.DEFINE_integer("seed", 0, "of the draws", 0)
     flags.DEFINE_string("data_dir", None, "as in launch.py")
     flags.DEFINE_string("raw_dir", None, "as in launch.py")
     flags.DEFINE_string("workdir", None, "default: runs/sweep-<dataset>-<model>")

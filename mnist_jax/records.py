@@ -7,7 +7,8 @@ A run lives in one folder, its workdir:
     result.json       the test score and what it cost; written once, at the end
     predictions.npz   the test probabilities, and the images that the figures show
     checkpoints/      see checkpoints.py
-    figures/          see plots.py
+    figures/          see plots/
+    tensorboard/      see tensorboard.py
 
 Every file is written beside its final name and then renamed, so that a reader, or
 a run that goes on after a crash, never meets half a file.
@@ -30,6 +31,7 @@ RESULT = "result.json"
 PREDICTIONS = "predictions.npz"
 CHECKPOINTS = "checkpoints"
 FIGURES = "figures"
+TENSORBOARD = "tensorboard"
 
 EPOCH_KEYS = (
     "epoch",
@@ -156,7 +158,7 @@ def start_run(workdir: Path, config: Mapping[str, Any], overwrite: bool) -> None
         if overwrite:
             for name in (RESULT, METRICS, PREDICTIONS, CONFIG):
                 (workdir / name).unlink(missing_ok=True)
-            for name in (CHECKPOINTS, FIGURES):
+            for name in (CHECKPOINTS, FIGURES, TENSORBOARD):
                 if (workdir / name).exists():
                     shutil.rmtree(workdir / name)
         write_config(workdir, config)

@@ -1,13 +1,21 @@
 """Event files for TensorBoard: the only user of tensorboardX, an optional extra."""
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mnist_jax.config import ConfigError
-from mnist_jax.records import EPOCH_KEYS
+from mnist_jax.records import EPOCH_KEYS, TENSORBOARD
 
-FOLDER = "tensorboard"  # in the workdir
+
+def check() -> None:
+    """Raises ConfigError where tensorboardX is not installed."""
+    if importlib.util.find_spec("tensorboardX") is None:
+        raise ConfigError(
+            "--tensorboard needs tensorboardX: pip install -e '.[tensorboard]', or "
+            "leave the flag out"
+        )
 
 
 class EventFiles:
@@ -18,27 +26,18 @@ class EventFiles:
     """
 
     def __init__(self, workdir: Path):
-        """Writes nothing yet.
-
-        Raises:
-          ConfigError: tensorboardX is not installed.
-        """
-        try:
-            import tensorboardX
-        except ModuleNotFoundError:
-            raise ConfigError(
-                "--tensorboard needs tensorboardX: pip install -e '.[tensorboard]', or "
-                "leave the flag out"
-            ) from None
-        self._make_writer = tensorboardX.SummaryWriter
-        self._folder, self._writer, self._num_written = workdir / FOLDER, None, 0
+        """Writes nothing yet; raises as `check` does."""
+        check()
+        self._folder, self._writer, self._num_written = workdir / TENSORBOARD, None, 0
 
     def write(self, epochs: Sequence[Mapping[str, Any]]) -> None:
         """Adds those of the finished epochs that are new."""
         if self._writer is None:
             for path in self._folder.glob("events.out.tfevents.*"):
                 path.unlink()
-            self._writer = self._make_writer(str(self._folder))
+            import tensorboardX
+
+            self._writer = tensorboardX.SummaryWriter(str(self._folder))
         for epoch in epochs[self._num_written :]:
             for key in EPOCH_KEYS[1:]:
                 if epoch[key] is not None:

@@ -66,25 +66,35 @@ def test_each_lane_is_its_solo_run(model, settings, data_dir):
         assert score["validation_loss"] == pytest.approx(loss, rel=1e-4)
 
 
-def test_lanes_that_are_kept_go_on_as_if_nothing_had_happened(data_dir):
+def test_lanes_go_on_from_where_they_were_saved(data_dir, tmp_path):
     configs = [
         make("linear", data_dir, learning_rate=rate) for rate in (1e-3, 2e-3, 3e-3)
     ]
-    whole, cut = Lanes(configs), Lanes(configs)
-    whole.train_epoch(), cut.train_epoch()
-    cut.keep([2, 0])
-    assert [config.learning_rate for config in cut.configs] == [3e-3, 1e-3]
-    expected, got = whole.train_epoch(), cut.train_epoch()
+    whole, later = Lanes(configs), Lanes([configs[2], configs[0]])
+    whole.train_epoch()
+    paths = [tmp_path / f"{i}.npz" for i in range(3)]
+    whole.save(paths)
+    later.restore([paths[2], paths[0]], 1)
+    expected, got = whole.train_epoch(), later.train_epoch()
     for i, j in ((2, 0), (0, 1)):
         assert got[j] == pytest.approx(expected[i], rel=1e-5)
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
-            cut.params()[j],
+            later.params()[j],
             whole.params()[i],
         )
-    probabilities = cut.test_probabilities()
-    assert probabilities.shape == (2, len(cut.dataset.test_labels), 10)
+    probabilities = later.test_probabilities()
+    assert probabilities.shape == (2, len(later.dataset.test_labels), 10)
     np.testing.assert_allclose(probabilities.sum(-1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"nothing of ours"])
+def test_a_damaged_state_is_told(content, data_dir, tmp_path):
+    lanes = Lanes([make("linear", data_dir)])
+    path = tmp_path / "0.npz"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        lanes.restore([path], 1)
 
 
 def test_what_is_no_number_cannot_differ(data_dir):

@@ -74,7 +74,10 @@ def test_a_run_of_other_settings_is_refused(compared, run_study):
     [
         ("compare_models.py", ["--models=linear"], "--models: give two or more"),
         ("compare_models.py", ["--models=linear,tree"], "--model=tree: expected one"),
-        ("compare_models.py", ["--seeds=0,x"], "--seeds=x: expected whole numbers"),
+        ("compare_models.py", ["--seeds=0,x"], "--seeds=0,x: expected whole numbers"),
+        ("compare_models.py", ["--seeds="], "--seeds=: expected whole numbers"),
+        ("reproduce.py", ["--seeds=0,00"], "--seeds=0,00: give each once"),
+        ("reproduce.py", ["--only="], "--only=: expected some of rows"),
         ("compare_models.py", ["--datasets=cifar"], "--datasets=cifar: expected"),
         ("reproduce.py", ["--only=svm"], "--only=svm: expected some of rows, lstm"),
         ("reproduce.py", ["extra"], "'extra' is not a flag"),

@@ -137,9 +137,9 @@ def test_a_whole_search_and_again(tmp_path, run_study):
     rate = content["trials"][best]["settings"]["learning_rate"]
     command = output.strip().splitlines()[-1]
     assert command.startswith("python launch.py --model=linear --dataset=digits")
-    assert f"--learning_rate={rate:.4g}" in command
+    assert f"--learning_rate={rate!r}" in command
 
-    # Stopped after the first rung: the same numbers once more.
+    # Finished: nothing is trained or decided again.
     whole = (workdir / "sweep.json").read_bytes()
     again, _ = run_study("sweep.py", *ARGUMENTS, cwd=tmp_path)
     assert again == output
@@ -168,15 +168,37 @@ def test_a_search_that_was_stopped_gives_the_same_numbers(tmp_path, data_dir):
             if not self.left:
                 raise Stop
 
-    description = {"settings": settings}
-    whole = halving.Search(tmp_path / "whole" / "sweep.json", description)
-    whole.run(configs, 2)
+    whole = halving.Search(tmp_path / "whole" / "sweep.json", configs, settings, 2)
+    whole.run()
     path = tmp_path / "stopped" / "sweep.json"
     for count in (1, 2):
-        search = Stopped(path, description)
+        search = Stopped(path, configs, settings, 2)
         search.left = count
         with pytest.raises(Stop):
-            search.run(configs, 2)
-    stopped = halving.Search(path, description)
-    stopped.run(configs, 2)
+            search.run()
+    stopped = halving.Search(path, configs, settings, 2)
+    stopped.run()
     assert stopped.trials == whole.trials
+
+
+def test_a_rung_is_decided_by_its_own_epoch(tmp_path):
+    """Who was better there stays, though it is worse later."""
+    settings = [dict(learning_rate=rate) for rate in (1e-3, 1e-2)]
+    configs = [make_config("linear", "digits", epochs=2, **own) for own in settings]
+    search = halving.Search(tmp_path / "sweep.json", configs, settings, 2)
+    accuracies = [[0.96, 0.94], [0.95]]
+    for trial, own in zip(search.trials, accuracies, strict=True):
+        trial["scores"] = [
+            {"validation_accuracy": x, "validation_loss": 1.0} for x in own
+        ]
+    search._write()
+    before = search.path.read_bytes()
+    again = halving.Search(search.path, configs, settings, 2)
+    again.run()
+    again._write()
+    assert [len(trial["scores"]) for trial in again.trials] == [2, 1]
+    assert again.ranking() == [0, 1]
+    after = json.loads(search.path.read_bytes())["trials"]
+    assert [x["scores"] for x in after] == [
+        x["scores"] for x in json.loads(before)["trials"]
+    ]

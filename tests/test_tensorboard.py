@@ -54,7 +54,8 @@ def test_another_start_writes_all_epochs_anew(tmp_path):
 
 
 def test_without_the_extra_one_line_says_so(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    monkeypatch.delitem(sys.modules, "tensorboardX", raising=False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="pip install -e '.\\[tensorboard\\]'"):
         EventFiles(tmp_path)
     assert not list(tmp_path.iterdir())

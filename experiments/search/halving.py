@@ -8,14 +8,14 @@ import json
 import math
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tqdm
 
 from mnist_jax import records
-from mnist_jax.config import Config
+from mnist_jax.config import NOT_IDENTITY, Config
 from mnist_jax.step import LANE_SETTINGS
 from mnist_jax.train.lanes import Lanes
 
@@ -45,25 +45,39 @@ class Search:
         the scores of `Lanes.train_epoch` in `scores`.
     """
 
-    def __init__(self, path: Path, description: dict[str, Any]):
+    def __init__(
+        self,
+        path: Path,
+        configs: Sequence[Config],
+        settings: Sequence[Mapping[str, Any]],
+        factor: int = 1,
+    ):
         """Starts or goes on.
 
         Args:
           path: of the JSON file.
-          description: what decides the search; `settings` holds those of its trials.
+          configs: of the trials, as long as those that are kept to the end train.
+          settings: in what each of them differs from the others.
+          factor: of those that train on to a rung, all but one in so many are dropped
+            there; 1 to drop none.
 
         Raises:
           records.RecordsError: the file is damaged, or of another search.
         """
-        self.path, self.description = path, description
-        self.trials = [
-            {"settings": settings, "epochs": 0, "scores": []}
-            for settings in description["settings"]
-        ]
+        self.path, self.configs, self.factor = path, configs, factor
+        description = {
+            "factor": factor,
+            "configs": [
+                {k: v for k, v in config.to_dict().items() if k not in NOT_IDENTITY}
+                for config in configs
+            ],
+        }
+        self.description = json.loads(json.dumps(description))
+        self.trials = [{"settings": own, "epochs": 0, "scores": []} for own in settings]
         if path.exists():
             try:
                 content = json.loads(path.read_text())
-                is_same = content["description"] == json.loads(json.dumps(description))
+                is_same = content["description"] == self.description
                 self.trials = content["trials"] if is_same else self.trials
             except (ValueError, KeyError, TypeError) as error:
                 raise records.RecordsError(
@@ -75,34 +89,34 @@ class Search:
                     f"{path} holds another search: give another --workdir, or delete it"
                 )
 
-    def run(self, configs: Sequence[Config], factor: int) -> None:
-        """Trains all trials as far as successive halving takes them.
+    def run(self) -> None:
+        """Trains all trials as far as successive halving takes them."""
+        with self._bar() as bar:
+            self._run(bar)
 
-        Args:
-          configs: of the trials.
-          factor: of those that train on to a rung, all but one in so many are dropped
-            there; 1 to drop none.
-        """
-        with self._bar(len(configs), configs[0].epochs, factor) as bar:
-            self._run(configs, factor, bar)
-
-    def _run(self, configs, factor, bar):
-        alive = list(range(len(configs)))
-        for end in rungs(configs[0].epochs, factor):
+    def _run(self, bar):
+        alive = list(range(len(self.configs)))
+        for end in rungs(self.configs[0].epochs, self.factor):
             for trial in alive:
                 self.trials[trial]["epochs"] = end
-            for members in group(configs):
+            for members in group(self.configs):
                 members = [i for i in members if i in alive]
                 if any(len(self.trials[i]["scores"]) < end for i in members):
-                    self._train(members, configs, end, bar)
-            if factor > 1:
-                alive = self.best(alive)[: -(-len(alive) // factor)]
+                    self._train(members, end, bar)
+            if self.factor > 1:
+                alive = self.best(alive, end)[: -(-len(alive) // self.factor)]
 
-    def best(self, trials: Sequence[int]) -> list[int]:
-        """Trials by the validation accuracy of their last epoch, then its loss."""
+    def best(self, trials: Sequence[int], epoch: int = 0) -> list[int]:
+        """Trials by the validation accuracy after `epoch`, then by the loss.
+
+        Args:
+          trials: their numbers.
+          epoch: 0 for the last that each was trained for. A rung is decided by its own
+            epoch, also when the search goes on later.
+        """
 
         def badness(i):
-            last = self.trials[i]["scores"][-1]
+            last = self.trials[i]["scores"][epoch - 1]
             loss = last["validation_loss"]
             loss = loss if math.isfinite(loss) else math.inf
             return -last["validation_accuracy"], loss
@@ -114,8 +128,8 @@ class Search:
         best = self.best(range(len(self.trials)))
         return sorted(best, key=lambda i: -len(self.trials[i]["scores"]))
 
-    def _train(self, members, configs, end, bar):
-        lanes = Lanes([configs[i] for i in members])
+    def _train(self, members, end, bar):
+        lanes = Lanes([self.configs[i] for i in members])
         done = len(self.trials[members[0]]["scores"])
         if done:
             lanes.restore([self._state(i, done) for i in members], done)
@@ -133,19 +147,19 @@ class Search:
         """Removes what only `trained`, or a search that is not at its end, needs."""
         shutil.rmtree(self.path.parent / "states", ignore_errors=True)
 
-    def trained(self, configs: Sequence[Config]) -> Lanes:
+    def trained(self) -> Lanes:
         """All trials as they ended, where all are lanes of one program."""
-        lanes = Lanes(configs)
-        epochs = configs[0].epochs
-        lanes.restore([self._state(i, epochs) for i in range(len(configs))], epochs)
+        lanes, epochs = Lanes(self.configs), self.configs[0].epochs
+        paths = [self._state(i, epochs) for i in range(len(self.configs))]
+        lanes.restore(paths, epochs)
         return lanes
 
-    def _bar(self, alive: int, epochs: int, factor: int) -> tqdm.tqdm:
+    def _bar(self) -> tqdm.tqdm:
         """Counts the epochs of all trials."""
-        total, done = 0, 0
-        for end in rungs(epochs, factor):
+        alive, total, done = len(self.configs), 0, 0
+        for end in rungs(self.configs[0].epochs, self.factor):
             total += alive * (end - done)
-            alive, done = -(-alive // factor), end
+            alive, done = -(-alive // self.factor), end
         return tqdm.tqdm(
             total=total,
             initial=sum(len(trial["scores"]) for trial in self.trials),

@@ -76,12 +76,13 @@ def pareto(rows: Sequence[Mapping[str, Any]], title: str) -> bytes:
     axes = figure.subplots(1, 2, sharey=True)
     for axis, (key, label) in zip(axes, names.items(), strict=True):
         points = [(row[key], 100 * (1 - row["test_accuracy"])) for row in rows]
+        ranks = np.argsort(np.argsort([x for x, _ in points]))
         for i, (row, (x, y)) in enumerate(zip(rows, points, strict=True)):
             axis.errorbar(
                 x, y, 100 * row["spread"], fmt="o", color=_style(i)[0], capsize=3
             )
             axis.annotate(
-                row.get("name", row["model"]), (x, y), (6, 4),
+                row["model"], (x, y), (6, -13 if ranks[i] % 2 else 4),
                 textcoords="offset points",
             )  # fmt: skip
         front = [p for p in points if not any(_beats(q, p) for q in points)]

@@ -18,14 +18,15 @@ USER_ERRORS = (
     train.TrainingError,
     OSError,
 )
-_GO_ON = "the same command goes on from there"
 
 
-def main_of(study: Callable[[], None]) -> Callable[[Sequence[str]], None]:
+def main_of(
+    study: Callable[[], None], go_on: str = "the same command goes on from there"
+) -> Callable[[Sequence[str]], None]:
     """The `main` that absl's `app.run` takes, of a study that reads its own flags.
 
-    An error of the user ends it with one line and status 1, a signal with a word of
-    what to do, SIGTERM like Ctrl-C.
+    An error of the user ends it with one line and status 1, SIGTERM and Ctrl-C with
+    the word `go_on`.
     """
 
     def main(argv: Sequence[str]) -> None:
@@ -39,10 +40,10 @@ def main_of(study: Callable[[], None]) -> Callable[[Sequence[str]], None]:
         except USER_ERRORS as error:
             sys.exit(f"error: {error}")
         except train.Interrupted as stop:
-            print(f"stopped; {_GO_ON}", file=sys.stderr)
+            print(f"stopped; {go_on}", file=sys.stderr)
             sys.exit(128 + stop.signal_number)
         except KeyboardInterrupt:
-            print(f"stopped; {_GO_ON}", file=sys.stderr)
+            print(f"stopped; {go_on}", file=sys.stderr)
             sys.exit(128 + signal.SIGINT)
 
     return main

@@ -13,6 +13,32 @@ from mnist_jax import records, train
 from mnist_jax.config import Config, ConfigError
 
 
+def seeds(texts: Sequence[str]) -> list[int]:
+    """The numbers of a flag --seeds.
+
+    Raises:
+      ConfigError: there are none, one is given twice, or one is no seed.
+    """
+    given = ",".join(texts)
+    if not texts or not all(x.isdecimal() and int(x) < 2**32 for x in texts):
+        raise ConfigError(
+            f"--seeds={given}: expected whole numbers from 0 to 4294967295, with commas"
+        )
+    numbers = [int(text) for text in texts]
+    if len(set(numbers)) < len(numbers):
+        raise ConfigError(f"--seeds={given}: give each once")
+    return numbers
+
+
+def folders(given: Any) -> dict[str, str | None]:
+    """--data_dir and --raw_dir, as records keep them: wherever one stands."""
+    return {
+        name: getattr(given, name)
+        and str(Path(getattr(given, name)).expanduser().absolute())
+        for name in ("data_dir", "raw_dir")
+    }
+
+
 class Run(NamedTuple):
     """A finished run, as its folder holds it."""
 
@@ -59,7 +85,14 @@ def train_all(configs: Mapping[str, Config], workdir: Path) -> dict[str, Run]:
         if not complete:
             left = _minutes_left(began, trained, missing - trained)
             print(f"run {number} of {len(configs)}: {name}{left}", file=sys.stderr)
-            train.train_and_evaluate(config, folder)
+            try:
+                train.train_and_evaluate(config, folder)
+            except train.TrainingError as error:
+                reason = str(error).partition(":")[0]
+                raise train.TrainingError(
+                    f"{folder}: {reason}; this recipe does not train with seed "
+                    f"{config.seed}: leave the seed or the recipe out"
+                ) from error
             trained += 1
         runs[name] = read(config, folder)
     return runs

@@ -3,10 +3,11 @@
 XLA's CPU gradients of a convolution and of `reduce_window` take most of a
 convolutional network's step. Here the four outputs in a 2x2 window are worked out
 together from the tile of the image that they see, by matrix products over all tiles:
-for 3x3 kernels by Winograd's products (`winograd.py`), for others, and for images of
-one channel, by the tiles as they are times the kernel at each of the four places in
-the tile. Of a maximum, the place that won is all that the gradient needs. A mean of
-four outputs is one output of the mean of the four placed kernels.
+for 3x3 kernels by Winograd's products (`winograd.py`); where pooling follows, for
+others and for images of one channel by the tiles as they are times the kernel at each
+of the four places in the tile. Of a maximum, the place that won is all that the
+gradient needs. A mean of four outputs is one output of the mean of the four placed
+kernels.
 
 Images are [channels, rows, columns, images]: the slices that gather tiles step over
 rows and columns and leave runs of images together.

@@ -26,8 +26,8 @@ def train_and_evaluate(
       config: the run's settings.
       workdir: the run's folder, see `records.py`.
       overwrite: replace a run that `workdir` already holds.
-      on_epochs: called with all lines of metrics.jsonl at the start and whenever there
-        is a new one.
+      on_epochs: called with all lines of metrics.jsonl when training starts or goes on,
+        and whenever there is a new one; not for a run that is complete.
 
     Returns:
       The content of result.json.

@@ -15,7 +15,7 @@ import numpy as np
 from mnist_jax import cost, datasets, metrics, models, optim, parallel, records, step
 from mnist_jax.config import Config, ConfigError
 from mnist_jax.train.loop import CHUNK_SECONDS
-from mnist_jax.train.run import epoch_order
+from mnist_jax.train.run import count_steps, epoch_order
 
 # Lanes of models that multiply more than this per image go one after the other:
 # their products fill a core alone.
@@ -29,9 +29,8 @@ class Lanes:
     of images and random numbers, up to the order of summation.
 
     Attributes:
-      configs: of the lanes that are still trained, L of them.
+      configs: of the lanes, L of them.
       epoch: how many are done.
-      num_params: of one lane.
     """
 
     def __init__(self, configs: Sequence[Config]):
@@ -72,13 +71,7 @@ class Lanes:
                 np.arange(len(self.dataset.test_labels)), (len(configs), 1)
             ),
         }
-        self.num_steps = self._rows["train"].shape[1] // first.batch_size
-        if self.num_steps == 0:
-            raise ConfigError(
-                f"--batch_size={first.batch_size}: {self.dataset.name} has "
-                f"{self._rows['train'].shape[1]} images to train on; give that many or "
-                "fewer"
-            )
+        self.num_steps = count_steps(first, self._rows["train"].shape[1])
         hyper = {
             name: [getattr(c, name) for c in configs] for name in step.LANE_SETTINGS
         }
@@ -93,7 +86,6 @@ class Lanes:
         states = step.init_states(model, optimizer, self._hyper["seed"])
         self._state = jax.tree.map(lambda *x: np.stack(x), *jax.device_get(states))
         work = cost.of_model(model, states[0].params)
-        self.num_params = work.num_params
         devices = parallel.choose_devices(first.num_devices)
         self.devices = devices[: len(configs)]
         total = self.num_steps * first.epochs
@@ -114,11 +106,8 @@ class Lanes:
     def __len__(self) -> int:
         return len(self.configs)
 
-    def train_epoch(self, on_steps: Any = lambda steps: None) -> list[dict[str, float]]:
+    def train_epoch(self) -> list[dict[str, float]]:
         """Trains all lanes for one epoch.
-
-        Args:
-          on_steps: called after each chunk with the number of its steps.
 
         Returns:
           For each lane train_loss, train_accuracy and, where there is a validation
@@ -146,7 +135,6 @@ class Lanes:
             jax.block_until_ready(history)
             seconds = time.perf_counter() - began
             self._chunk_steps = max(1, round(CHUNK_SECONDS * (last - done) / seconds))
-            on_steps(last - done)
             done = last
         self.epoch += 1
         history = self._gather(history)
@@ -161,15 +149,6 @@ class Lanes:
                 loss, accuracy = metrics.score(own, right)
                 score |= {"validation_loss": loss, "validation_accuracy": accuracy}
         return scores
-
-    def keep(self, lanes: Sequence[int]) -> None:
-        """Goes on with these lanes alone; their numbers are places in `configs`."""
-        lanes = list(lanes)
-        self._state = jax.tree.map(lambda x: x[lanes], self._gather(self._placed))
-        self.configs = [self.configs[i] for i in lanes]
-        self._hyper = {name: values[lanes] for name, values in self._hyper.items()}
-        self._rows = {name: rows[lanes] for name, rows in self._rows.items()}
-        self._place()
 
     def save(self, paths: Sequence[Path]) -> None:
         """Writes each lane's state to its file."""
@@ -191,11 +170,17 @@ class Lanes:
             try:
                 with np.load(path, allow_pickle=False) as file:
                     leaves = [file[name] for name in file.files]
-            except (OSError, ValueError, zipfile.BadZipFile) as error:
-                raise ConfigError(f"{path} cannot be read ({error})") from error
+            except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+                raise ConfigError(
+                    f"{path} cannot be read ({error}): start the search anew in "
+                    "another folder"
+                ) from error
             kinds = [(leaf.shape, leaf.dtype) for leaf in leaves]
             if kinds != [(leaf.shape[1:], leaf.dtype) for leaf in own]:
-                raise ConfigError(f"{path} holds another model's state")
+                raise ConfigError(
+                    f"{path} holds another model's state: start the search anew in "
+                    "another folder"
+                )
             lanes.append(leaves)
         leaves = [np.stack(values) for values in zip(*lanes, strict=True)]
         self.epoch, self._state = epoch, jax.tree.unflatten(tree, leaves)

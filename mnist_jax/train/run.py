@@ -43,12 +43,7 @@ def prepare(config: Config) -> Run:
     train_rows, validation_rows = datasets.split_validation(
         dataset.train_labels, config.validation_fraction, config.seed
     )
-    num_steps = len(train_rows) // config.batch_size
-    if num_steps == 0:
-        raise ConfigError(
-            f"--batch_size={config.batch_size}: {dataset.name} has {len(train_rows)} "
-            "images to train on; give that many or fewer"
-        )
+    num_steps = count_steps(config, len(train_rows))
     schedule = optim.make_schedule(
         config.schedule, config.learning_rate, num_steps * config.epochs
     )
@@ -67,6 +62,20 @@ def prepare(config: Config) -> Run:
         chunk=programs.chunk,
         predict=parallel.make_predict(eval_step, programs.devices),
     )
+
+
+def count_steps(config: Config, num_images: int) -> int:
+    """Whole batches in an epoch of so many images.
+
+    Raises:
+      ConfigError: there is none.
+    """
+    if num_images < config.batch_size:
+        raise ConfigError(
+            f"--batch_size={config.batch_size}: {config.dataset} has {num_images} "
+            "images to train on; give that many or fewer"
+        )
+    return num_images // config.batch_size
 
 
 def make_programs(
