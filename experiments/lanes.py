@@ -11,6 +11,8 @@ and one hidden layer of 128, at batch 32 without augmentation and dropout.
 Writes lanes.json, .md, .png and report.html under --workdir.
 """
 
+import mnist_jax  # isort: skip  # noqa: F401  before JAX, whose messages it limits
+
 import json
 import shlex
 import statistics

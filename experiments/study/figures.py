@@ -54,7 +54,7 @@ def curves(runs: Mapping[str, Sequence[Epochs]], title: str) -> bytes:
         if key.endswith("loss"):
             axis.set_yscale("log")
             axis.yaxis.set_major_formatter(ticker.FuncFormatter(lambda y, _: f"{y:g}"))
-            axis.yaxis.set_minor_formatter(ticker.NullFormatter())
+            axis.yaxis.set_minor_formatter(ticker.FuncFormatter(_two_and_five))
         else:
             # The first epochs would press the rest of the curves together.
             lowest_shown = np.quantile(lowest[key], 0.1)
@@ -216,6 +216,12 @@ def lines(
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False)
     return to_png(figure)
+
+
+def _two_and_five(value: float, _: int) -> str:
+    """The text of a tick between powers of ten, of two of the eight there are."""
+    text = f"{value:g}"
+    return text if text.strip("0.") in ("2", "5") else ""
 
 
 def _number(value: float, _: int) -> str:

@@ -38,15 +38,15 @@ def place_lanes(tree: Any, devices: Sequence[jax.Device]) -> Any:
 
 
 def make_lane_chunk(
-    lane_step: LaneStep, devices: Sequence[jax.Device], together: bool
+    lane_step: LaneStep, devices: Sequence[jax.Device], group_size: int
 ) -> Callable[..., tuple[Any, Any]]:
     """Compiles many training steps of many lanes into one program.
 
     Args:
       lane_step: one step of one lane.
       devices: where to run.
-      together: whether a device's lanes go as one, product by product; else one after
-        the other, which is better for models whose products fill a core.
+      group_size: lanes that a device takes step by step together, by `vmap`; it does
+        all steps of one group, then of the next. Divides l.
 
     Returns:
       (state, history, hyper, images, labels, order, start, stop) -> (state, history):
@@ -61,20 +61,32 @@ def make_lane_chunk(
     def chunk(state, history, hyper, images, labels, order, start, stop):
         positions = jnp.arange(order.shape[-1])
 
-        def step(lane):
-            state, hyper, rows = lane
+        def step(state, hyper, rows):
             pick = lambda data: data.at[rows].get(mode="promise_in_bounds")  # noqa: E731
             return lane_step(state, Batch(pick(images), pick(labels), positions), hyper)
 
-        all_lanes = jax.vmap(step) if together else lambda x: jax.lax.map(step, x)
+        def step_group(*lanes):
+            if group_size > 1:
+                return jax.vmap(step)(*lanes)
+            # Without `vmap`, which makes other products of one lane's.
+            one = step(*jax.tree.map(lambda x: x[0], lanes))
+            return jax.tree.map(lambda x: x[None], one)
 
-        def body(i, carry):
-            state, history = carry
-            state, metrics = all_lanes((state, hyper, order[:, i]))
-            history = jax.tree.map(lambda h, m: h.at[:, i].set(m), history, metrics)
-            return state, history
+        def train_group(group):
+            state, history, hyper, order = group
 
-        return jax.lax.fori_loop(start, stop, body, (state, history))
+            def body(i, carry):
+                state, history = carry
+                state, metrics = step_group(state, hyper, order[:, i])
+                history = jax.tree.map(lambda h, m: h.at[:, i].set(m), history, metrics)
+                return state, history
+
+            return jax.lax.fori_loop(start, stop, body, (state, history))
+
+        lanes = state, history, hyper, order
+        groups = jax.tree.map(lambda x: x.reshape(-1, group_size, *x.shape[1:]), lanes)
+        trained = jax.lax.map(train_group, groups)
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), trained)
 
     return jax.pmap(
         chunk,

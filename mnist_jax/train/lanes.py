@@ -17,9 +17,9 @@ from mnist_jax.config import Config, ConfigError
 from mnist_jax.train.loop import CHUNK_SECONDS
 from mnist_jax.train.run import count_steps, epoch_order
 
-# Lanes of models that multiply more than this per image go one after the other:
-# their products fill a core alone.
-_MOST_TOGETHER = 1_000_000
+# Lanes step together if their states stay in a core's cache from step to step, and if
+# a model multiplies no more than this per image: else its products fill a core alone.
+_BYTES_IN_CACHE, _MOST_TOGETHER = 2**20, 1_000_000
 
 
 class Lanes:
@@ -89,10 +89,13 @@ class Lanes:
         devices = parallel.choose_devices(first.num_devices)
         self.devices = devices[: len(configs)]
         total = self.num_steps * first.epochs
-        together = work.multiplications <= _MOST_TOGETHER
-        at_once = None if together else parallel.most_at_once(work)
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(states[0]))
+        most = 1 if work.multiplications > _MOST_TOGETHER else _BYTES_IN_CACHE // size
+        lanes_per_device = -(-len(configs) // len(self.devices))
         self._chunk = parallel.make_lane_chunk(
-            step.make_lane_step(model, first, total, at_once), self.devices, together
+            step.make_lane_step(model, first, total, parallel.most_at_once(work)),
+            self.devices,
+            group_size=_largest_divisor(lanes_per_device, most),
         )
         self._predict = parallel.make_lane_predict(
             step.make_eval_step(model), self.devices
@@ -216,3 +219,8 @@ class Lanes:
         return jax.tree.map(
             lambda x: np.asarray(x).reshape(-1, *x.shape[2:])[: len(self)], tree
         )
+
+
+def _largest_divisor(number: int, most: int) -> int:
+    """Of `number`, at most `most`; 1 if that is less."""
+    return max(n for n in range(1, number + 1) if number % n == 0 and n <= max(1, most))
