@@ -37,8 +37,12 @@ from mnist_jax.plots.canvas import new_figure
 SHOWN = 10  # rows of the table
 
 
-def prepare(given: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """What all trials share, and the settings of each, checked before data is fetched.
+def prepare(
+    given: Any,
+) -> tuple[space_lib.Space, dict[str, Any], list[dict[str, Any]]]:
+    """The space, what all trials share, and the settings of each.
+
+    All are checked before data is fetched.
 
     Raises:
       SpaceError, ConfigError: a flag is wrong.
@@ -55,7 +59,7 @@ def prepare(given: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     shared = {"preset": given.preset, "epochs": given.epochs}
     for own in settings:
         models.build_model(make_config(given.model, given.dataset, **shared, **own))
-    return shared, settings
+    return space, shared, settings
 
 
 def cells(search: Search, names: Sequence[str], trials: Sequence[int]) -> list[list]:
@@ -77,9 +81,10 @@ def show(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def draw(search: Search, names: Sequence[str], title: str) -> bytes:
+def draw(search: Search, space: space_lib.Space, title: str) -> bytes:
     """Validation accuracy of each trial against each setting, as a PNG file."""
-    columns = min(3, len(names))
+    names = list(space)
+    columns = min(4, len(names))
     rows = -(-len(names) // columns)
     figure = new_figure(1.5 + 3.4 * columns, 0.8 + 3 * rows, title)
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
@@ -89,7 +94,7 @@ def draw(search: Search, names: Sequence[str], title: str) -> bytes:
         values = [t["settings"][name] for t in search.trials]
         if all(isinstance(x, float) for x in values):
             places = values
-            if min(values) > 0 and max(values) / min(values) >= 10:
+            if getattr(space[name], "is_logarithmic", False):
                 panel.set_xscale("log")
         else:
             texts = [show(x) for x in values]
@@ -108,7 +113,8 @@ def draw(search: Search, names: Sequence[str], title: str) -> bytes:
         panel.set_visible(False)
     # A trial that learned nothing must not press all others into one line.
     low = np.quantile(accuracy, 0.25)
-    panels[0].set_ylim(bottom=max(0.0, low - 1.5 * (max(accuracy) - low) - 0.005))
+    bottom = max(0.0, low - 1.5 * (max(accuracy) - low) - 0.005)
+    panels[0].set_ylim(bottom, 1 + 0.03 * (1 - bottom))
     for panel in panels[::columns]:
         panel.set_ylabel("validation accuracy")
     panels[0].yaxis.set_major_formatter(lambda y, _: f"{y:.1%}")
@@ -136,7 +142,7 @@ def command(given: Any, dataset: str, settings: dict[str, Any]) -> str:
 
 def study() -> None:
     given = flags.FLAGS
-    shared, settings = prepare(given)
+    space, shared, settings = prepare(given)
     parallel.start()
     dataset = datasets.prepare(given.dataset, given.data_dir, given.raw_dir)
     folders = runs.folders(given)
@@ -153,7 +159,7 @@ def study() -> None:
     rows = cells(search, names, search.ranking())
     text = markdown(heads, rows[:SHOWN], num_texts=0)
     title = f"{given.model} on {dataset}: {len(settings)} trials"
-    png = draw(search, names, title)
+    png = draw(search, space, title)
     best = search.trials[search.ranking()[0]]["settings"]
     again = command(given, dataset, best)
     page = Page(title, shlex.join(["python", *sys.argv]))

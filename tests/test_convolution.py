@@ -73,7 +73,7 @@ def test_values_equal_xla(op, reference, images_shape, kernel_shape):
     )
 
 
-@pytest.mark.parametrize("op, reference", OPS)
+@pytest.mark.parametrize("op, reference", OPS[:3])
 @pytest.mark.parametrize("images_shape, kernel_shape", SHAPES)
 def test_gradients_equal_xla(op, reference, images_shape, kernel_shape):
     images, kernel = draw(images_shape, 0), draw(kernel_shape, 1)
@@ -105,7 +105,7 @@ def test_what_is_not_a_number_stays_so():
     assert np.isnan(conv_pool(images, kernel)).any()
 
 
-@pytest.mark.parametrize("op, reference", OPS)
+@pytest.mark.parametrize("op, reference", OPS[:3])
 def test_vmap_over_kernels_equals_single_kernels(op, reference):
     images, kernels = draw((2, 10, 10, 3), 0), draw((4, 3, 3, 2, 5), 1)
     grad = jax.grad(lambda k: (op(images, k) ** 2).sum())
@@ -117,7 +117,7 @@ def test_vmap_over_kernels_equals_single_kernels(op, reference):
         )
 
 
-@pytest.mark.parametrize("op, reference", OPS)
+@pytest.mark.parametrize("op, reference", OPS[:3])
 def test_same_under_pmap(op, reference):
     images, kernel = draw((2, 2, 12, 12, 3), 0), draw((3, 3, 2, 4), 1)
     together = jax.pmap(op, in_axes=(0, None))(images, kernel)

@@ -12,6 +12,7 @@ from mnist_jax.step import Metrics
 from mnist_jax.train.lanes import Lanes
 from mnist_jax.train.run import epoch_order, prepare
 
+SLOW = pytest.mark.slow  # to compile
 VARIED = [
     dict(learning_rate=3e-3, dropout=0.3, seed=1),
     dict(learning_rate=1e-3, dropout=0.0, label_smoothing=0.2, seed=2),
@@ -42,7 +43,9 @@ def solo_epoch(config):
     [
         ("mlp", dict(hidden_sizes=(32,), augment="shift", schedule="onecycle")),
         ("mlp", dict(hidden_sizes=(8,), optimizer="sgd", clip_norm=1.0)),
-        ("gru", dict(units=8, optimizer="adamw", augment="none")),
+        pytest.param(
+            "gru", dict(units=8, optimizer="adamw", augment="none"), marks=SLOW
+        ),
         ("cnn", dict(augment="none")),
     ],
 )

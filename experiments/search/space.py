@@ -24,8 +24,12 @@ class Range:
     low: float
     high: float
 
+    @property
+    def is_logarithmic(self) -> bool:
+        return self.low > 0 and self.high / self.low >= 10
+
     def draw(self, rng: np.random.Generator) -> float:
-        if self.low > 0 and self.high / self.low >= 10:
+        if self.is_logarithmic:
             return math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
         return rng.uniform(self.low, self.high)
 
