@@ -8,7 +8,9 @@ turns, so that a change of the machine's speed meets all; a ratio is taken withi
 round. Models, batches and Adam are those of `benchmark_peers.py`: softmax regression,
 and one hidden layer of 128, at batch 32 without augmentation and dropout.
 
-Writes lanes.json, .md, .png and report.html under --workdir.
+Writes lanes.json, .md, .png and report.html under --workdir. Takes two minutes.
+
+Result: 32 runs of mlp take 28 times as long as one, 32 of linear 17 times.
 """
 
 import mnist_jax  # isort: skip  # noqa: F401  before JAX, whose messages it limits

