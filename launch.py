@@ -30,17 +30,8 @@ from mnist_jax import (
     train,
 )
 from mnist_jax import config as config_lib
-from mnist_jax.checkpoints import CheckpointError
 
-USER_ERRORS = (
-    CheckpointError,
-    config_lib.ConfigError,
-    datasets.DatasetError,
-    images.ImageError,
-    records.RecordsError,
-    train.TrainingError,
-    OSError,  # a full disk, a folder that cannot be written
-)
+USER_ERRORS = (*train.USER_ERRORS, images.ImageError)
 
 _MODE = flags.DEFINE_enum(
     "mode",
@@ -147,7 +138,7 @@ def train_mode() -> None:
     dataset = datasets.prepare(_DATASET.value, _DATA_DIR.value, _RAW_DIR.value)
     # In the record, where the data are does not depend on where one stands.
     folders = {
-        flag.name: flag.value and str(Path(flag.value).expanduser().absolute())
+        flag.name: config_lib.absolute_folder(flag.value)
         for flag in (_DATA_DIR, _RAW_DIR)
     }
     config = make(dataset=dataset, **folders)

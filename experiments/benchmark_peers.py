@@ -40,7 +40,7 @@ from typing import Any
 import numpy as np
 from absl import app, flags, logging
 from machine import cpu_name
-from peers import families, processes
+from peers import families, processes, protocol
 from peers.processes import BenchmarkError
 
 from mnist_jax import datasets, parallel, records
@@ -166,22 +166,15 @@ def measure(
             measured = {}
             for lane, worker in workers.items():
                 time.sleep(_PAUSE)
-                measured[lane] = take_turn(worker, _TURN_SECONDS.value)
+                measured[lane] = protocol.take_turn(
+                    worker.run_epoch, _TURN_SECONDS.value
+                )
                 report(f"{model} {lane}: round {number}, {describe(measured[lane])}")
             rounds.append(measured)
     finally:
         for worker in workers.values():
             worker.close()
     return ready, rounds
-
-
-def take_turn(worker: processes.Worker, seconds: float) -> dict[str, Any]:
-    """Epochs until `seconds` have passed: what the last one gave, their mean time."""
-    times = []
-    while sum(times) < seconds or not times:
-        measured = worker.run_epoch()
-        times.append(measured["seconds"])
-    return measured | {"seconds": statistics.fmean(times)}
 
 
 def describe(measured: Mapping[str, float]) -> str:

@@ -20,9 +20,6 @@ Result: on MNIST resnet 99.51%, cnn 99.40, lstm 99.26, gru 99.25, lenet5 98.93, 
 than chance.
 """
 
-import json
-import shlex
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,11 +27,12 @@ from typing import Any
 
 import numpy as np
 from absl import app, flags
+from study import answers as answers_of
 from study import figures, program, runs
-from study.page import Page, markdown
+from study.page import Page, markdown, write_all
 from study.runs import Run
 
-from mnist_jax import datasets, metrics, models, parallel, records
+from mnist_jax import datasets, metrics, models, parallel
 from mnist_jax.config import PRESET_NAMES, ConfigError, make_config
 
 _HARD = 40  # images shown
@@ -188,13 +186,13 @@ def draw(
         ),
         "per_class": (
             "Accuracy on each class, mean over seeds.",
-            figures.per_class(
+            answers_of.per_class(
                 {row["model"]: row["per_class_accuracy"] for row in rows}, names, on
             ),
         ),
         "confusion": (
             "Mistakes of the mean probabilities over seeds.",
-            figures.confusions(
+            answers_of.confusions(
                 {
                     model: metrics.confusion_matrix(p.argmax(-1), labels, len(names))
                     for model, p in probabilities.items()
@@ -205,7 +203,7 @@ def draw(
         ),
         "reliability": (
             "Calibration of the first seed's run.",
-            figures.reliability(
+            answers_of.reliability(
                 {
                     m: metrics.reliability(own[0].predictions.probabilities, labels)
                     for m, own in all_runs.items()
@@ -215,7 +213,7 @@ def draw(
         ),
         "hard": (
             "Images that every model gets wrong.",
-            figures.hard_images(
+            answers_of.hard_images(
                 dataset.test_images[shown, ..., 0],
                 labels[shown],
                 answers[:, shown],
@@ -242,16 +240,14 @@ def compare(name: str, workdir: Path) -> None:
     lines = [cells(row) for row in rows]
     text = f"{markdown(HEADS, lines)}\n{verdict(test)}\n"
 
-    page = Page(f"Models on {name}", shlex.join(["python", *sys.argv]))
+    page = Page(f"Models on {name}")
     page.table(HEADS, lines)
     page.text(verdict(test))
     for key, (caption, png) in drawn.items():
         page.figure(png, caption)
-        records.write_atomically(workdir / f"figures-{name}" / f"{key}.png", png)
-    to_json = json.dumps(content, indent=2) + "\n"
-    records.write_atomically(workdir / f"compare-{name}.json", to_json.encode())
-    records.write_atomically(workdir / f"compare-{name}.md", text.encode())
-    page.write(workdir / f"report-{name}.html")
+        write_all(workdir / f"figures-{name}", {f"{key}.png": png})
+    files = {f"compare-{name}.json": content, f"compare-{name}.md": text}
+    write_all(workdir, files | {f"report-{name}.html": page})
     minutes = (time.monotonic() - began) / 60
     print(f"{text}\n{minutes:.1f} minutes; {workdir / f'report-{name}.html'}")
 

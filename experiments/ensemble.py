@@ -12,18 +12,15 @@ Goes on where it was stopped. Writes ensemble.json, .md, .png and report.html un
 Result: on MNIST one has 99.21% of the test set right, four 99.27, sixteen 99.31.
 """
 
-import json
-import shlex
-import sys
 from pathlib import Path
 
 import numpy as np
 from absl import app, flags
 from search.halving import Search
 from study import figures, program, runs
-from study.page import Page, markdown
+from study.page import Page, markdown, write_all
 
-from mnist_jax import datasets, metrics, models, parallel, records
+from mnist_jax import datasets, metrics, models, parallel
 from mnist_jax.config import PRESET_NAMES, make_config
 
 _SUBSETS = 30  # of each size, at most
@@ -111,14 +108,11 @@ def study() -> None:
         title,
         {"mean over subsets": (percent["lowest"], percent["highest"])},
     )
-    page = Page(title, shlex.join(["python", *sys.argv]))
+    page = Page(title)
     page.table(heads, lines)
     page.figure(png, "Test accuracy of the mean probabilities of k seeds.")
-    to_json = json.dumps(rows, indent=2) + "\n"
-    records.write_atomically(workdir / "ensemble.json", to_json.encode())
-    records.write_atomically(workdir / "ensemble.md", text.encode())
-    records.write_atomically(workdir / "ensemble.png", png)
-    page.write(workdir / "report.html")
+    files = {"ensemble.json": rows, "ensemble.md": text, "ensemble.png": png}
+    write_all(workdir, files | {"report.html": page})
     print(text)
 
 

@@ -15,20 +15,17 @@ Result: 32 runs of mlp take 28 times as long as one, 32 of linear 17 times.
 
 import mnist_jax  # isort: skip  # noqa: F401  before JAX, whose messages it limits
 
-import json
-import shlex
 import statistics
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from absl import app, flags
 from machine import cpu_name
 from peers import families, ours, protocol
 from study import figures, program, runs
-from study.page import Page, markdown
+from study.page import Page, markdown, write_all
 
-from mnist_jax import datasets, parallel, records
+from mnist_jax import datasets, parallel
 from mnist_jax.config import ConfigError, make_config
 from mnist_jax.train.lanes import Lanes
 
@@ -42,15 +39,8 @@ _WORKDIR = flags.DEFINE_string("workdir", "runs/lanes", "where to write")
 _TURN_SECONDS = 2.0
 
 
-def solo(task: protocol.Task) -> Callable[[], float]:
-    """Trains one run for an epoch and says how long it took."""
-    trainer = ours.Trainer(task)
-    run = protocol.timed(trainer.train_epoch)
-    return lambda: run()["seconds"]
-
-
-def together(task: protocol.Task, dataset: str, num_lanes: int) -> Callable[[], float]:
-    """Likewise for so many runs at once."""
+def together(task: protocol.Task, dataset: str, num_lanes: int) -> Lanes:
+    """So many runs of the task, which differ in seed and rate."""
     shared = ours.plain_config(task).to_dict() | {
         "dataset": dataset,
         "validation_fraction": 0.0,
@@ -61,17 +51,7 @@ def together(task: protocol.Task, dataset: str, num_lanes: int) -> Callable[[], 
         {"seed": i, "learning_rate": families.LEARNING_RATE * (1 + i / num_lanes)}
         for i in range(num_lanes)
     ]
-    lanes = Lanes([make_config(model, name, **(shared | one)) for one in own])
-    run = protocol.timed(lambda: lanes.train_epoch()[0]["train_loss"])
-    return lambda: run()["seconds"]
-
-
-def take_turn(run: Callable[[], float]) -> float:
-    """The mean time of as many epochs as two seconds hold."""
-    times = []
-    while sum(times) < _TURN_SECONDS:
-        times.append(run())
-    return statistics.fmean(times)
+    return Lanes([make_config(model, name, **(shared | one)) for one in own])
 
 
 def measure(model: str, dataset: datasets.Dataset) -> list[dict]:
@@ -84,14 +64,16 @@ def measure(model: str, dataset: datasets.Dataset) -> list[dict]:
         dataset.train_images,
         dataset.train_labels,
     )
-    runs = {1: solo(task)}
+    trained = {1: ours.Trainer(task)}
     for number in map(int, _LANES.value):
-        runs[number] = together(task, dataset.name, number)
-    for run in runs.values():
-        run()
+        trained[number] = together(task, dataset.name, number)
+    epochs = {number: protocol.timed(x.train_epoch) for number, x in trained.items()}
+    for run_epoch in epochs.values():
+        run_epoch()
     rounds = []
     for i in range(_ROUNDS.value):
-        rounds.append({number: take_turn(run) for number, run in runs.items()})
+        turns = {n: protocol.take_turn(x, _TURN_SECONDS) for n, x in epochs.items()}
+        rounds.append({number: turn["seconds"] for number, turn in turns.items()})
         print(f"{model}: round {i + 1} of {_ROUNDS.value}", file=sys.stderr)
     return [
         {
@@ -102,7 +84,7 @@ def measure(model: str, dataset: datasets.Dataset) -> list[dict]:
             "lowest": min(one[number] / one[1] for one in rounds),
             "highest": max(one[number] / one[1] for one in rounds),
         }
-        for number in runs
+        for number in epochs
     ]
 
 
@@ -156,15 +138,12 @@ def study() -> None:
         xscale="log",
         yscale="log",
     )
-    page = Page(title, shlex.join(["python", *sys.argv]))
+    page = Page(title)
     page.table(heads, lines)
     page.figure(png, "Time of an epoch against the number of runs.")
-    workdir = Path(_WORKDIR.value)
-    to_json = json.dumps({"cpu": cpu_name(), "rows": rows}, indent=2) + "\n"
-    records.write_atomically(workdir / "lanes.json", to_json.encode())
-    records.write_atomically(workdir / "lanes.md", text.encode())
-    records.write_atomically(workdir / "lanes.png", png)
-    page.write(workdir / "report.html")
+    content = {"cpu": cpu_name(), "rows": rows}
+    files = {"lanes.json": content, "lanes.md": text, "lanes.png": png}
+    write_all(Path(_WORKDIR.value), files | {"report.html": page})
     print(text)
 
 

@@ -15,8 +15,6 @@ Writes reproduce.json, .md, a folder of figures and report.html under --workdir.
 Result: the table in the README; every claim that is a number is reached.
 """
 
-import json
-import shlex
 import sys
 import time
 from pathlib import Path
@@ -26,12 +24,12 @@ from absl import app, flags
 from search import space as space_lib
 from search.halving import Search
 from study import figures, program, runs
-from study.page import Page, markdown
+from study.page import Page, markdown, write_all
 from study.runs import Run
 from systems import findings
 from systems.recipes import SYSTEMS, Recipe, System, Tuning
 
-from mnist_jax import datasets, parallel, records
+from mnist_jax import datasets, parallel
 from mnist_jax.config import ConfigError
 
 KEYS = [system.key for system in SYSTEMS]
@@ -47,11 +45,9 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "default: runs/reproduce-<datase
 
 
 def check_flags() -> None:
-    for key in _ONLY.value:
+    for key in _ONLY.value or [""]:
         if key not in KEYS:
             raise ConfigError(f"--only={key}: expected some of {', '.join(KEYS)}")
-    if not _ONLY.value:
-        raise ConfigError(f"--only=: expected some of {', '.join(KEYS)}")
     runs.seeds(_SEEDS.value)
 
 
@@ -121,7 +117,7 @@ def report(
     drawn = findings.draw(system, by_recipe)
     for name, (caption, png) in drawn.items():
         page.figure(png, caption)
-        records.write_atomically(folder / f"{system.key}-{name}.png", png)
+        write_all(folder, {f"{system.key}-{name}.png": png})
     return rows
 
 
@@ -156,7 +152,7 @@ def study() -> None:
     parallel.start()
     dataset = datasets.prepare(_DATASET.value, _DATA_DIR.value, _RAW_DIR.value)
     workdir = Path(_WORKDIR.value or Path("runs") / f"reproduce-{dataset}")
-    page = Page(f"Five systems on {dataset}", shlex.join(["python", *sys.argv]))
+    page = Page(f"Five systems on {dataset}")
     rows = []
     chosen = [system for system in SYSTEMS if system.key in _ONLY.value]
     for number, system in enumerate(chosen, 1):
@@ -168,14 +164,10 @@ def study() -> None:
     num_seeds = len(_SEEDS.value)
     png = figures.claims(rows, f"{dataset}, {num_seeds} seed{'s'[: num_seeds > 1]}")
     page.figure(png, "Test accuracy of each recipe and what is claimed of it.")
-    records.write_atomically(workdir / "figures" / "claims.png", png)
     content = {"dataset": dataset, "seeds": runs.seeds(_SEEDS.value), "rows": rows}
-    records.write_atomically(
-        workdir / "reproduce.json", (json.dumps(content, indent=2) + "\n").encode()
-    )
     text = markdown(HEADS, [cells(row) for row in rows], num_texts=4)
-    records.write_atomically(workdir / "reproduce.md", text.encode())
-    page.write(workdir / "report.html")
+    files = {"reproduce.json": content, "reproduce.md": text, "report.html": page}
+    write_all(workdir, files | {"figures/claims.png": png})
     minutes = (time.monotonic() - began) / 60
     print(f"{text}\n{minutes:.1f} minutes; {workdir / 'report.html'}")
 

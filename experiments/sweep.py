@@ -20,7 +20,6 @@ The README's search of mlp on MNIST took four minutes; its best trial validates 
 """
 
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,12 +29,11 @@ from absl import app, flags
 from search import space as space_lib
 from search.halving import Search
 from study import program, runs
-from study.figures import to_png
-from study.page import Page, markdown
+from study.page import Page, markdown, write_all
 
-from mnist_jax import datasets, models, parallel, records
+from mnist_jax import datasets, models, parallel
 from mnist_jax.config import PRESET_NAMES, make_config
-from mnist_jax.plots.canvas import new_figure
+from mnist_jax.plots.canvas import new_figure, to_png
 
 SHOWN = 10  # rows of the table
 
@@ -165,13 +163,11 @@ def study() -> None:
     png = draw(search, space, title)
     best = search.trials[search.ranking()[0]]["settings"]
     again = command(given, dataset, best)
-    page = Page(title, shlex.join(["python", *sys.argv]))
+    page = Page(title)
     page.text(f"The best trial, trained by itself: {again}")
     page.figure(png, "Validation accuracy of each trial against each setting.")
     page.table(heads, rows)
-    records.write_atomically(workdir / "sweep.md", text.encode())
-    records.write_atomically(workdir / "sweep.png", png)
-    page.write(workdir / "report.html")
+    write_all(workdir, {"sweep.md": text, "sweep.png": png, "report.html": page})
     print(f"{text}\n{again}")
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NoReturn
 
 OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd")
@@ -124,6 +125,11 @@ class Config:
             if field.name not in NOT_IDENTITY
             and getattr(self, field.name) != getattr(other, field.name)
         ]
+
+
+def absolute_folder(path: str | None) -> str | None:
+    """As a record keeps it: the same wherever one stands."""
+    return path and str(Path(path).expanduser().absolute())
 
 
 def make_config(

@@ -10,7 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent / "experiments"))
 
 import benchmark_peers  # noqa: E402
-from peers import families, processes  # noqa: E402
+from peers import families, processes, protocol  # noqa: E402
 
 
 def said(num_params=7850, redundant_params=0):
@@ -61,7 +61,7 @@ def test_a_turn_is_as_many_epochs_as_it_holds():
         def run_epoch(self):
             return {"seconds": next(self.seconds), "loss": 0.5}
 
-    turn = benchmark_peers.take_turn(Worker(), seconds=2.0)
+    turn = protocol.take_turn(Worker().run_epoch, seconds=2.0)
     assert turn == {"seconds": pytest.approx(0.7), "loss": 0.5}
 
 

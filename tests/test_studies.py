@@ -15,7 +15,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent / "experiments"))
 
 from study import figures  # noqa: E402
-from study.page import Page, markdown  # noqa: E402
+from study.page import Page, markdown, write_all  # noqa: E402
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
@@ -162,7 +162,7 @@ def test_a_page_requests_nothing(compared):
 def test_a_page_escapes_what_it_shows(tmp_path):
     page = Page("<b>title</b>", "python a.py --x='<script>'")
     page.table(("a<b",), [("<i>",)])
-    page.write(tmp_path / "page.html")
+    write_all(tmp_path, {"page.html": page})
     text = (tmp_path / "page.html").read_text()
     assert "<b>" not in text and "<i>" not in text and text.count("<script>") == 1
 
@@ -175,7 +175,7 @@ def test_a_page_sorts_in_a_browser_without_errors(tmp_path):
     )
     page.figure(figures.lines({"x": ([1, 2], [3, 4])}, ("x", "y"), "t"), "A line.")
     path = tmp_path / "page.html"
-    page.write(path)
+    write_all(tmp_path, {"page.html": page})
     click = (
         "<script>document.querySelectorAll('th')[1].click();"
         "document.title = [...document.querySelectorAll('td:first-child')]"

@@ -82,6 +82,15 @@ def timed(train_epoch: Callable[[], float]) -> Callable[[], dict[str, Any]]:
     return run_epoch
 
 
+def take_turn(run_epoch: Callable[[], dict[str, Any]], seconds: float) -> dict:
+    """Epochs until `seconds` have passed: what the last one gave, their mean time."""
+    times = []
+    while sum(times) < seconds or not times:
+        measured = run_epoch()
+        times.append(measured["seconds"])
+    return measured | {"seconds": sum(times) / len(times)}
+
+
 def to_float(images: np.ndarray) -> np.ndarray:
     """uint8 0-255 -> float32 0-1, the same shape."""
     return images.astype(np.float32) / 255

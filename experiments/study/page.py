@@ -2,8 +2,12 @@
 
 import base64
 import html
-from collections.abc import Sequence
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mnist_jax import records
 
@@ -51,15 +55,29 @@ def markdown(
     return "\n".join(lines) + "\n"
 
 
+def write_all(workdir: Path, contents: Mapping[str, Any]) -> None:
+    """Writes files by their names in `workdir`: bytes and text as they are, a `Page`
+    as HTML, all else as JSON."""
+    for name, content in contents.items():
+        if isinstance(content, Page):
+            content = content.to_html()
+        elif not isinstance(content, bytes | str):
+            content = json.dumps(content, indent=2) + "\n"
+        if isinstance(content, str):
+            content = content.encode()
+        records.write_atomically(workdir / name, content)
+
+
 class Page:
     """Collects the parts of a page, and writes it.
 
     Args:
       title: of the page.
-      command: what made it, shown first.
+      command: what made it, shown first; by default how this program was started.
     """
 
-    def __init__(self, title: str, command: str):
+    def __init__(self, title: str, command: str | None = None):
+        command = command or shlex.join(["python", *sys.argv])
         self._title = html.escape(title)
         self._parts = [f"<h1>{self._title}</h1>", f"<pre>{html.escape(command)}</pre>"]
 
@@ -90,12 +108,11 @@ class Page:
             f"<figcaption>{text}</figcaption></figure>"
         )
 
-    def write(self, path: Path) -> None:
+    def to_html(self) -> str:
         body = "\n".join(self._parts)
-        page = (
+        return (
             '<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8">'
             f"<title>{self._title}</title><link rel=icon href=data:,>"
             f"<style>{_STYLE}</style></head>\n<body>\n{body}\n"
             f"<script>{_SCRIPT}</script>\n</body>\n</html>\n"
         )
-        records.write_atomically(path, page.encode())

@@ -6,18 +6,7 @@ from collections.abc import Callable, Sequence
 
 from absl import logging
 
-from mnist_jax import compilation_cache, datasets, records, train
-from mnist_jax.checkpoints import CheckpointError
-from mnist_jax.config import ConfigError
-
-USER_ERRORS = (
-    CheckpointError,
-    ConfigError,
-    datasets.DatasetError,
-    records.RecordsError,
-    train.TrainingError,
-    OSError,
-)
+from mnist_jax import compilation_cache, train
 
 
 def main_of(
@@ -37,7 +26,7 @@ def main_of(
         compilation_cache.start()
         try:
             study()
-        except USER_ERRORS as error:
+        except train.USER_ERRORS as error:
             sys.exit(f"error: {error}")
         except train.Interrupted as stop:
             print(f"stopped; {go_on}", file=sys.stderr)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mnist_jax import records, train
-from mnist_jax.config import Config, ConfigError
+from mnist_jax.config import Config, ConfigError, absolute_folder
 
 
 def seeds(texts: Sequence[str]) -> list[int]:
@@ -31,12 +31,8 @@ def seeds(texts: Sequence[str]) -> list[int]:
 
 
 def folders(given: Any) -> dict[str, str | None]:
-    """--data_dir and --raw_dir, as records keep them: wherever one stands."""
-    return {
-        name: getattr(given, name)
-        and str(Path(getattr(given, name)).expanduser().absolute())
-        for name in ("data_dir", "raw_dir")
-    }
+    """--data_dir and --raw_dir, as records keep them."""
+    return {n: absolute_folder(getattr(given, n)) for n in ("data_dir", "raw_dir")}
 
 
 class Run(NamedTuple):

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from study import figures
+from study import answers, figures
 from study.runs import Run, spread
 
-from mnist_jax import metrics, plots
+from mnist_jax import plots
 from systems.recipes import System, Tuning
 
 Runs = Mapping[str, Sequence[Run]]  # by recipe, one for each seed
@@ -47,7 +47,7 @@ def draw(system: System, runs: Runs) -> dict[str, tuple[str, bytes]]:
     if system.key != "lstm":
         own["confusion"] = (
             "Mistakes of all seeds together.",
-            figures.confusions(
+            answers.confusions(
                 {name: _matrix(seeds) for name, seeds in runs.items()}, names, on
             ),
         )
@@ -119,14 +119,4 @@ def _confused(seeds: Sequence[Run], shown: int = 5) -> str:
 
 def _matrix(seeds: Sequence[Run]) -> np.ndarray:
     """int [K, K], the sum of the runs' confusion matrices."""
-    return np.sum(
-        [
-            metrics.confusion_matrix(
-                run.predictions.probabilities.argmax(-1),
-                run.predictions.labels,
-                len(run.result["class_names"]),
-            )
-            for run in seeds
-        ],
-        axis=0,
-    )
+    return np.sum([run.result["confusion_matrix"] for run in seeds], axis=0)

@@ -1,5 +1,6 @@
 """What figures are made of; matplotlib without pyplot."""
 
+import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,12 +8,21 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
+_DPI = 150
+
 
 def new_figure(width: float, height: float, title: str) -> Figure:
     """An empty figure of so many inches."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     figure.suptitle(title, fontsize=13)
     return figure
+
+
+def to_png(figure: Figure) -> bytes:
+    """The figure as a PNG file, the same bytes each time."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
+    return buffer.getvalue()
 
 
 def mosaic(

@@ -1,6 +1,5 @@
 """From a run's folder to its PNG files."""
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,6 @@ import numpy as np
 
 from mnist_jax import records
 from mnist_jax.plots.choice import NUM_MISTAKES, NUM_RANDOM, rank_mistakes
-
-_DPI = 150
 
 
 def draw_all(workdir: Path) -> list[Path]:
@@ -109,7 +106,7 @@ def draw_comparison(path: Path, rows: Sequence[Mapping[str, Any]], title: str) -
 
 
 def _write(path: Path, figure) -> Path:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
-    records.write_atomically(path, buffer.getvalue())
+    from mnist_jax.plots.canvas import to_png
+
+    records.write_atomically(path, to_png(figure))
     return path

@@ -4,14 +4,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mnist_jax import records
-from mnist_jax.checkpoints import Checkpoints
-from mnist_jax.config import Config
+from mnist_jax import datasets, records
+from mnist_jax.checkpoints import CheckpointError, Checkpoints
+from mnist_jax.config import Config, ConfigError
 from mnist_jax.train.loop import Interrupted, TrainingError, fit
 from mnist_jax.train.result import conclude
 from mnist_jax.train.run import prepare
 
-__all__ = ["Interrupted", "TrainingError", "check_workdir", "train_and_evaluate"]
+__all__ = [
+    "USER_ERRORS",
+    "Interrupted",
+    "TrainingError",
+    "check_workdir",
+    "train_and_evaluate",
+]
+
+# What a person can mend, each with one line that says how.
+USER_ERRORS = (
+    CheckpointError,
+    ConfigError,
+    datasets.DatasetError,
+    records.RecordsError,
+    TrainingError,
+    OSError,  # a full disk, a folder that cannot be written
+)
 
 
 def train_and_evaluate(
