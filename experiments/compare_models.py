@@ -46,6 +46,7 @@ _DATA_DIR = flags.DEFINE_string("data_dir", None, "as in launch.py")
 _RAW_DIR = flags.DEFINE_string("raw_dir", None, "as in launch.py")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/compare", "where to write")
 
+Means = Mapping[str, np.ndarray]  # by model, the mean probabilities of its seeds
 Runs = Mapping[str, Sequence[Run]]  # by model, one for each seed
 
 
@@ -91,10 +92,10 @@ def mean_probabilities(own: Sequence[Run]) -> np.ndarray:
     return np.mean([run.predictions.probabilities for run in own], axis=0)
 
 
-def summarize(all_runs: Runs) -> list[dict[str, Any]]:
+def summarize(all_runs: Runs, means: Means) -> list[dict[str, Any]]:
     """One row per model; see `runs.summarize`."""
     rows = []
-    for own in all_runs.values():
+    for model, own in all_runs.items():
         bins = [
             metrics.reliability(run.predictions.probabilities, run.predictions.labels)
             for run in own
@@ -106,7 +107,7 @@ def summarize(all_runs: Runs) -> list[dict[str, Any]]:
                 "calibration_error": float(np.mean([x.error for x in bins])),
                 "per_class_accuracy": np.mean(classes, axis=0).tolist(),
                 "ensemble_accuracy": float(
-                    (mean_probabilities(own).argmax(-1) == own[0].predictions.labels)
+                    (means[model].argmax(-1) == own[0].predictions.labels)
                     .mean()
                 ),
             }
@@ -160,15 +161,17 @@ def cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def draw(
-    dataset: datasets.Dataset, rows: Sequence[Mapping[str, Any]], all_runs: Runs
+    dataset: datasets.Dataset,
+    rows: Sequence[Mapping[str, Any]],
+    all_runs: Runs,
+    means: Means,
 ) -> dict[str, tuple[str, bytes]]:
     """The figures: file name -> (caption, PNG)."""
     names, labels = dataset.class_names, dataset.test_labels
-    probabilities = {m: mean_probabilities(own) for m, own in all_runs.items()}
-    answers = np.array([p.argmax(-1) for p in probabilities.values()])
+    answers = np.array([p.argmax(-1) for p in means.values()])
     hard = np.flatnonzero((answers != labels).all(0))
     # Those first of which the models are surest.
-    sure = np.mean([p[hard].max(-1) for p in probabilities.values()], axis=0)
+    sure = np.mean([p[hard].max(-1) for p in means.values()], axis=0)
     shown = hard[np.argsort(-sure, kind="stable")][:_HARD]
     seeds = f"{len(_SEEDS.value)} seed{'s'[: len(_SEEDS.value) > 1]}"
     on = f"{dataset.name}, {seeds}"
@@ -195,7 +198,7 @@ def draw(
             answers_of.confusions(
                 {
                     model: metrics.confusion_matrix(p.argmax(-1), labels, len(names))
-                    for model, p in probabilities.items()
+                    for model, p in means.items()
                 },
                 names,
                 on,
@@ -232,10 +235,11 @@ def compare(name: str, workdir: Path) -> None:
     flat = {key: c for own in by_model.values() for key, c in own.items()}
     trained = runs.train_all(flat, workdir)
     all_runs = {m: [trained[key] for key in own] for m, own in by_model.items()}
-    rows = summarize(all_runs)
+    means = {model: mean_probabilities(own) for model, own in all_runs.items()}
+    rows = summarize(all_runs, means)
     test = test_best_two(rows, all_runs)
     dataset = datasets.load(name, _DATA_DIR.value, _RAW_DIR.value)
-    drawn = draw(dataset, rows, all_runs)
+    drawn = draw(dataset, rows, all_runs, means)
     content = {"dataset": name, "rows": rows, "test": test}
     lines = [cells(row) for row in rows]
     text = f"{markdown(HEADS, lines)}\n{verdict(test)}\n"

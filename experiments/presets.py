@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from absl import app, flags
-from study.page import markdown
+from study.page import markdown, write_all
 from study.runs import spread
 
 from mnist_jax import models, plots, records, train
@@ -125,10 +125,7 @@ def main(argv: list[str]) -> None:
         ]
         rows.append(summarize(model, results))
     name = f"{_PRESET.value}-{_DATASET.value}"
-    records.write_atomically(
-        workdir / f"{name}.json", (json.dumps(rows, indent=2) + "\n").encode()
-    )
-    records.write_atomically(workdir / f"{name}.md", table(rows).encode())
+    write_all(workdir, {f"{name}.json": rows, f"{name}.md": table(rows)})
     title = f"{_DATASET.value}, {_PRESET.value} preset, {len(_SEEDS.value)} seeds"
     plots.draw_comparison(workdir / f"{name}.png", rows, title)
     print(table(rows))

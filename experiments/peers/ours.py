@@ -9,7 +9,7 @@ import optax
 
 from mnist_jax import models, optim, parallel, step
 from mnist_jax.config import Config, make_config
-from mnist_jax.train.loop import CHUNK_SECONDS
+from mnist_jax.train.loop import next_chunk
 from mnist_jax.train.run import epoch_order, make_programs
 from peers import families, protocol
 
@@ -79,7 +79,7 @@ class Trainer:
             began = time.perf_counter()
             metrics = self._run_chunk(order, done, last)
             seconds = time.perf_counter() - began
-            self.chunk_steps = max(1, round(CHUNK_SECONDS * (last - done) / seconds))
+            self.chunk_steps = next_chunk(last - done, seconds)
             done = last
         self.epoch += 1
         return float(metrics.loss.mean())

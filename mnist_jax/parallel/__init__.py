@@ -11,6 +11,7 @@ from mnist_jax.parallel.chunks import (
     AXIS,
     EVALUATION_BATCH,
     average,
+    distribute,
     make_predict,
     make_train_chunk,
     replicate,
@@ -27,7 +28,6 @@ from mnist_jax.parallel.devices import (
 from mnist_jax.parallel.lanes import (
     make_lane_chunk,
     make_lane_predict,
-    place_lanes,
     spread_lanes,
 )
 
@@ -38,13 +38,13 @@ __all__ = [
     "choose_devices",
     "count_cores",
     "describe",
+    "distribute",
     "least_images",
     "make_lane_chunk",
     "make_lane_predict",
     "make_predict",
     "make_train_chunk",
     "most_at_once",
-    "place_lanes",
     "replicate",
     "split_order",
     "spread_lanes",

@@ -43,9 +43,25 @@ def average(tree: Any) -> Any:
 
 def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
     """Places a copy of every array on every device, as the programs here expect."""
+    return _place(tree, devices, jax.sharding.PartitionSpec())
+
+
+def distribute(tree: Any, devices: Sequence[jax.Device]) -> Any:
+    """Puts arrays [D, ..] on the devices, a part of the first axis on each."""
+    return _place(tree, devices, jax.sharding.PartitionSpec(AXIS))
+
+
+def _place(tree, devices, spec):
     mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
-    replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    return jax.device_put(tree, replicated)
+    return jax.device_put(tree, jax.sharding.NamedSharding(mesh, spec))
+
+
+def pick_batch(images: Array, labels: Array, rows: Array, positions: Array) -> Batch:
+    """The batch of these rows of the data set, which hold no others."""
+    images, labels = (
+        x.at[rows].get(mode="promise_in_bounds") for x in (images, labels)
+    )
+    return Batch(images, labels, positions)
 
 
 def split_order(order: np.ndarray, num_devices: int) -> np.ndarray:
@@ -84,14 +100,8 @@ def make_train_chunk(
 
         def body(i, carry):
             state, history = carry
-            rows = order[i]
-
-            def pick(data):  # the order holds rows of the data set and no others
-                return data.at[rows].get(mode="promise_in_bounds")
-
-            state, metrics = train_step(
-                state, Batch(pick(images), pick(labels), positions), seed
-            )
+            batch = pick_batch(images, labels, order[i], positions)
+            state, metrics = train_step(state, batch, seed)
             history = jax.tree.map(lambda h, m: h.at[i].set(m), history, metrics)
             return state, history
 

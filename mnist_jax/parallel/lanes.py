@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mnist_jax.parallel.chunks import AXIS, EVALUATION_BATCH
-from mnist_jax.step import Batch, LaneStep
+from mnist_jax.parallel.chunks import AXIS, EVALUATION_BATCH, pick_batch
+from mnist_jax.step import LaneStep
 
 Array = jax.Array
 
@@ -28,13 +28,6 @@ def spread_lanes(tree: Any, num_devices: int) -> Any:
         return x[rows].reshape(num_devices, -1, *x.shape[1:])
 
     return jax.tree.map(spread, tree)
-
-
-def place_lanes(tree: Any, devices: Sequence[jax.Device]) -> Any:
-    """Puts arrays [D, ..] on their devices, as the programs here expect them."""
-    mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
-    spec = jax.sharding.PartitionSpec(AXIS)
-    return jax.device_put(tree, jax.sharding.NamedSharding(mesh, spec))
 
 
 def make_lane_chunk(
@@ -62,8 +55,8 @@ def make_lane_chunk(
         positions = jnp.arange(order.shape[-1])
 
         def step(state, hyper, rows):
-            pick = lambda data: data.at[rows].get(mode="promise_in_bounds")  # noqa: E731
-            return lane_step(state, Batch(pick(images), pick(labels), positions), hyper)
+            batch = pick_batch(images, labels, rows, positions)
+            return lane_step(state, batch, hyper)
 
         def step_group(*lanes):
             if group_size > 1:

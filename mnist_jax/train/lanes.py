@@ -14,7 +14,7 @@ import numpy as np
 
 from mnist_jax import cost, datasets, metrics, models, optim, parallel, records, step
 from mnist_jax.config import Config, ConfigError
-from mnist_jax.train.loop import CHUNK_SECONDS
+from mnist_jax.train.loop import next_chunk
 from mnist_jax.train.run import count_steps, epoch_order
 
 # Lanes step together if their states stay in a core's cache from step to step, and if
@@ -137,7 +137,7 @@ class Lanes:
             )
             jax.block_until_ready(history)
             seconds = time.perf_counter() - began
-            self._chunk_steps = max(1, round(CHUNK_SECONDS * (last - done) / seconds))
+            self._chunk_steps = next_chunk(last - done, seconds)
             done = last
         self.epoch += 1
         history = self._gather(history)
@@ -212,7 +212,7 @@ class Lanes:
 
     def _spread(self, tree: Any) -> Any:
         lanes = parallel.spread_lanes(tree, len(self.devices))
-        return parallel.place_lanes(lanes, self.devices)
+        return parallel.distribute(lanes, self.devices)
 
     def _gather(self, tree: Any) -> Any:
         """Arrays [D, l, ..] on the devices -> [L, ..] on the host."""

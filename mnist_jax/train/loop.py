@@ -97,7 +97,7 @@ def fit(
 
             _check_finite(steps.loss[first:last], done, config)
             clock = clock.add(seconds)
-            chunk_steps = max(1, round(CHUNK_SECONDS * (last - first) / seconds))
+            chunk_steps = next_chunk(last - first, seconds)
             num_chunks += 1
             done += last - first
             progress.update(
@@ -122,6 +122,11 @@ def fit(
                     stop,
                 )
     return state.params, clock
+
+
+def next_chunk(num_steps: int, seconds: float) -> int:
+    """Steps that take `CHUNK_SECONDS`, if so many took so long."""
+    return max(1, round(CHUNK_SECONDS * num_steps / seconds))
 
 
 def _finished_epochs(workdir: Path, num_epochs: int) -> list[dict[str, Any]]:
