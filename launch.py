@@ -9,10 +9,7 @@ A flag of a setting whose default is not stated takes it from the model's preset
 """
 
 import functools
-import signal
-import sys
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 from absl import app, flags, logging
@@ -25,13 +22,12 @@ from mnist_jax import (
     parallel,
     plots,
     predict,
+    program,
     records,
     tensorboard,
     train,
 )
 from mnist_jax import config as config_lib
-
-USER_ERRORS = (*train.USER_ERRORS, images.ImageError)
 
 _MODE = flags.DEFINE_enum(
     "mode",
@@ -82,6 +78,16 @@ _COMPILATION_CACHE = flags.DEFINE_boolean(
     True,
     "keep compiled programs in ~/.cache/mnist_jax for the next start",
 )
+_PROCESSES = [
+    flags.DEFINE_string(
+        "coordinator_address",
+        None,
+        "host:port of process 0, to train one run by several processes; auto on SLURM, "
+        "Open MPI, Kubernetes and TPU pods, which say all three of these themselves",
+    ),
+    flags.DEFINE_integer("num_processes", None, "how many processes there are"),
+    flags.DEFINE_integer("process_id", None, "which of them this is, from 0"),
+]
 
 # One flag per setting of config.Config; None stands for "not given".
 _SETTINGS = [
@@ -135,24 +141,32 @@ def train_mode() -> None:
     if _TENSORBOARD.value:
         tensorboard.check()
     parallel.start(settings["num_devices"] or 0)
-    dataset = datasets.prepare(_DATASET.value, _DATA_DIR.value, _RAW_DIR.value)
-    # In the record, where the data are does not depend on where one stands.
-    folders = {
-        flag.name: config_lib.absolute_folder(flag.value)
-        for flag in (_DATA_DIR, _RAW_DIR)
-    }
-    config = make(dataset=dataset, **folders)
+    parallel.join(*[flag.value for flag in _PROCESSES])
+    with parallel.lost_is_told(), parallel.together(train.USER_ERRORS):
+        dataset = datasets.prepare(_DATASET.value, _DATA_DIR.value, _RAW_DIR.value)
+        # In the record, where the data are does not depend on where one stands.
+        folders = {
+            flag.name: config_lib.absolute_folder(flag.value)
+            for flag in (_DATA_DIR, _RAW_DIR)
+        }
+        config = make(dataset=dataset, **folders)
     name = f"{config.dataset}-{config.model}-{config.seed}"
     workdir = Path(_WORKDIR.value or Path("runs") / name)
-    on_epochs = lambda epochs: None  # noqa: E731
-    if _TENSORBOARD.value:
-        on_epochs = tensorboard.EventFiles(workdir).write
+    write = tensorboard.EventFiles(workdir).write if _TENSORBOARD.value else None
+    starts = []
 
-    complete = not _OVERWRITE.value and records.read_result(workdir) is not None
+    def on_epochs(epochs):
+        starts.append(len(epochs))
+        if write:
+            write(epochs)
+
     result = train.train_and_evaluate(config, workdir, _OVERWRITE.value, on_epochs)
-    on_epochs(records.read_metrics(workdir))
+    if not parallel.is_first():
+        return
+    if write:
+        write(records.read_metrics(workdir))
     plots.draw_all(workdir)
-    if complete:
+    if not starts:
         print(f"{workdir} was complete before; --overwrite trains it again")
     print(
         f"test accuracy {result['test_accuracy']:.2%}, loss {result['test_loss']:.4f} "
@@ -210,7 +224,8 @@ def plot_mode() -> None:
 
 def _workdir() -> Path:
     """The folder of the run to use, which settings are taken from too."""
-    others = [_MODEL, _PRESET, _DATASET, _OVERWRITE, _TENSORBOARD, *_SETTINGS]
+    others = [_MODEL, _PRESET, _DATASET, _OVERWRITE, _TENSORBOARD]
+    others += _PROCESSES + _SETTINGS
     if _MODE.value != "predict":
         others.append(_IMAGES)
     for flag in others:
@@ -226,22 +241,9 @@ def _workdir() -> Path:
     return Path(_WORKDIR.value)
 
 
-def _terminate(number, frame) -> NoReturn:
-    """Ends the program in order where the training loop does not listen."""
-    raise train.Interrupted(
-        "stopped by SIGTERM; the same command, without --overwrite, starts again where "
-        "it can",
-        number,
-    )
-
-
-def main(argv: list[str]) -> None:
-    signal.signal(signal.SIGTERM, _terminate)
-    if not flags.FLAGS["verbosity"].present:
-        # The libraries report each of their steps at level INFO, absl's default.
-        logging.set_verbosity(logging.WARNING)
-    if len(argv) > 1:
-        sys.exit(f"error: {argv[1]!r} is not a flag: write --name=value")
+def run() -> None:
+    if flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(flags.FLAGS.verbosity)
     if _COMPILATION_CACHE.value:
         compilation_cache.start()
     modes = {
@@ -250,20 +252,14 @@ def main(argv: list[str]) -> None:
         "predict": predict_mode,
         "plot": plot_mode,
     }
-    try:
-        modes[_MODE.value]()
-    except USER_ERRORS as error:
-        sys.exit(f"error: {error}")
-    except train.Interrupted as stop:
-        print(stop, file=sys.stderr)
-        sys.exit(128 + stop.signal_number)
-    except KeyboardInterrupt:
-        print(
-            "stopped; the same command, without --overwrite, starts again where it can",
-            file=sys.stderr,
-        )
-        sys.exit(128 + signal.SIGINT)
+    modes[_MODE.value]()
 
+
+main = program.main_of(
+    run,
+    "the same command, without --overwrite, goes on from there",
+    (*train.USER_ERRORS, images.ImageError),
+)
 
 if __name__ == "__main__":
     app.run(main)

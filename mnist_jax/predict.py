@@ -42,7 +42,7 @@ def load_classifier(workdir: Path) -> Callable[[np.ndarray], np.ndarray]:
     images = jnp.zeros((1, 28, 28, 1))
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
     template = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-    with Checkpoints(workdir) as checkpoints:
+    with Checkpoints(workdir, read_only=True) as checkpoints:
         params = checkpoints.restore_params(template)
     devices = parallel.choose_devices(num_devices=0)
     params = parallel.replicate(params, devices)

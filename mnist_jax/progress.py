@@ -16,9 +16,12 @@ class Progress:
       config: the run's settings.
       num_steps: steps in one epoch.
       done: steps done before this start.
+      is_silent: whether another process shows the progress.
     """
 
-    def __init__(self, config: Config, num_steps: int, done: int):
+    def __init__(
+        self, config: Config, num_steps: int, done: int, is_silent: bool = False
+    ):
         self._config = config
         self._epoch_images = num_steps * config.batch_size
         self._bar = tqdm.tqdm(
@@ -27,7 +30,7 @@ class Progress:
             unit=" images",
             unit_scale=True,
             dynamic_ncols=True,
-            disable=not sys.stderr.isatty(),
+            disable=is_silent or not sys.stderr.isatty(),
         )
 
     def __enter__(self) -> "Progress":

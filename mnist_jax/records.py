@@ -9,21 +9,29 @@ A run lives in one folder, its workdir:
     checkpoints/      see checkpoints.py
     figures/          see plots/
     tensorboard/      see tensorboard.py
+    damaged/          checkpoints that could not be read
+    .lock             held by the process that trains the run
 
 Every file is written beside its final name and then renamed, so that a reader, or
 a run that goes on after a crash, never meets half a file.
 """
 
+import contextlib
 import io
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+try:
+    import fcntl
+except ImportError:  # Windows, where runs are not locked
+    fcntl = None
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
@@ -32,6 +40,10 @@ PREDICTIONS = "predictions.npz"
 CHECKPOINTS = "checkpoints"
 FIGURES = "figures"
 TENSORBOARD = "tensorboard"
+DAMAGED = "damaged"
+LOCK = ".lock"
+
+_LONGEST_QUOTE = 160  # characters
 
 EPOCH_KEYS = (
     "epoch",
@@ -103,9 +115,15 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        return [json.loads(line) for line in path.read_text().splitlines()]
+        epochs = [json.loads(line) for line in path.read_text().splitlines()]
+        for number, epoch in enumerate(epochs, 1):
+            if not isinstance(epoch, dict) or tuple(epoch) != EPOCH_KEYS:
+                raise ValueError(f"line {number} is not that of an epoch")
+            if epoch["epoch"] != number:
+                raise ValueError(f"line {number} is that of epoch {epoch['epoch']}")
     except ValueError as error:
         raise RecordsError(_damaged(path, error)) from error
+    return epochs
 
 
 def write_result(workdir: Path, result: Mapping[str, Any]) -> None:
@@ -137,6 +155,39 @@ def read_predictions(workdir: Path) -> Predictions | None:
         raise RecordsError(_damaged(path, error)) from error
 
 
+@contextlib.contextmanager
+def lock(workdir: Path) -> Iterator[None]:
+    """Keeps other processes from training in `workdir`, which is made if need be.
+
+    The operating system holds the lock and drops it when its owner ends, however that
+    comes about.
+
+    Raises:
+      RecordsError: another process holds it, or the folder cannot be written.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = (workdir / LOCK).open("a+")
+    except OSError as error:
+        raise _unwritable(workdir, error) from error
+    with file:
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise RecordsError(
+                f"{workdir} is in use by process {file.read().strip() or '?'}: wait "
+                "for it, stop it, or give another --workdir"
+            ) from None
+        except OSError:
+            pass  # a network file system without locks
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
 def start_run(workdir: Path, config: Mapping[str, Any], overwrite: bool) -> None:
     """Makes `workdir` the folder of the run with these settings.
 
@@ -158,20 +209,18 @@ def start_run(workdir: Path, config: Mapping[str, Any], overwrite: bool) -> None
         if overwrite:
             for name in (RESULT, METRICS, PREDICTIONS, CONFIG):
                 (workdir / name).unlink(missing_ok=True)
-            for name in (CHECKPOINTS, FIGURES, TENSORBOARD):
+            for name in (CHECKPOINTS, FIGURES, TENSORBOARD, DAMAGED):
                 if (workdir / name).exists():
                     shutil.rmtree(workdir / name)
         write_config(workdir, config)
     except OSError as error:
-        raise RecordsError(
-            f"--workdir={workdir} cannot be written ({error.strerror}): give a folder "
-            "that can"
-        ) from error
+        raise _unwritable(workdir, error) from error
 
 
 def first_line(error: Exception) -> str:
     """What a one-line message quotes of another library's error."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    line = next(iter(str(error).splitlines()), type(error).__name__)
+    return line if len(line) <= _LONGEST_QUOTE else line[:_LONGEST_QUOTE] + " ..."
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -182,9 +231,19 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        return json.loads(path.read_text())
-    except ValueError as error:
+        content = json.loads(path.read_text())
+        if not isinstance(content, dict):
+            raise ValueError("no JSON object")
+    except (OSError, ValueError) as error:
         raise RecordsError(_damaged(path, error)) from error
+    return content
+
+
+def _unwritable(workdir: Path, error: OSError) -> RecordsError:
+    return RecordsError(
+        f"--workdir={workdir} cannot be written ({error.strerror}): give a folder that "
+        "can, with room on its disk"
+    )
 
 
 def _damaged(path: Path, error: Exception) -> str:

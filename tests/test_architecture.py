@@ -24,6 +24,7 @@ FLOORS = [
     {"step"},
     {"parallel", "checkpoints"},
     {"train", "predict"},
+    {"program"},
 ]
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 FILES = sorted((ROOT / "mnist_jax").rglob("*.py"))

@@ -1,5 +1,4 @@
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -11,7 +10,11 @@ from mnist_jax.checkpoints import CheckpointError, Checkpoints
 def make_items(seed=0):
     model, optimizer = models.MLP(hidden_sizes=(8,)), optax.adam(1e-3)
     state = step.init_state(model, optimizer, seed)
-    training = {"step": state.step, "opt_state": state.opt_state, "seconds": 1.5}
+    training = {
+        "step": state.step,
+        "opt_state": state.opt_state,
+        "seconds": np.float32(1.5),
+    }
     return state.params, training
 
 
@@ -20,14 +23,21 @@ def assert_same(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+EPOCHS = [{"epoch": 1, "train_loss": 0.1 + 0.2, "validation_loss": None}]
+
+
 def test_what_is_saved_is_restored_bit_for_bit(tmp_path):
     params, training = make_items()
+    params["Dense_0"]["bias"] = np.full(8, -0.0, np.float32)
     with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(3, params, training)
-    blank = jax.tree.map(jnp.zeros_like, (params, training))
+        checkpoints.save(3, params, training, EPOCHS)
+    blank = jax.tree.map(np.zeros_like, (params, training))
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest_step() == 3
-        assert_same(checkpoints.restore(*blank), (params, training))
+        *trees, epochs = checkpoints.restore(*blank)
+        assert_same(tuple(trees), (params, training))
+        assert np.signbit(trees[0]["Dense_0"]["bias"]).all()
+        assert epochs == EPOCHS
         assert_same(checkpoints.restore_params(blank[0]), params)
 
 
@@ -36,7 +46,7 @@ def test_arrays_on_several_devices_are_saved_once(tmp_path):
     spread = parallel.replicate((params, training), jax.devices())
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, *spread)
-        assert_same(checkpoints.restore(params, training), (params, training))
+        assert_same(checkpoints.restore(params, training)[:2], (params, training))
 
 
 def test_the_last_two_are_kept(tmp_path):

@@ -1,46 +1,18 @@
 """The program as a person types it: real processes, real files, real signals."""
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from runs_of_launch import launch, start, without_times
 
 from mnist_jax import datasets, records
 
-LAUNCH = str(Path(__file__).parent.parent / "launch.py")
 FIGURES = {"samples", "curves", "confusion_matrix", "predictions", "mistakes"}
 SMALL = ("--model=mlp", "--dataset=digits", "--epochs=3", "--hidden_sizes=32")
-
-
-def start(*arguments, cwd, **environment):
-    return subprocess.Popen(
-        [sys.executable, LAUNCH, *arguments],
-        cwd=cwd,
-        env={**os.environ, "XLA_FLAGS": "", **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def launch(*arguments, cwd, code=0, **environment):
-    """Runs launch.py; returns (stdout, stderr)."""
-    process = start(*arguments, cwd=cwd, **environment)
-    output, errors = process.communicate(timeout=300)
-    assert process.returncode == code, output + errors
-    return output, errors
-
-
-def without_times(workdir):
-    keys = [key for key in records.EPOCH_KEYS if not key.startswith(("sec", "images"))]
-    return [[epoch[key] for key in keys] for epoch in records.read_metrics(workdir)]
 
 
 @pytest.fixture(scope="module")

@@ -53,7 +53,16 @@ def distribute(tree: Any, devices: Sequence[jax.Device]) -> Any:
 
 def _place(tree, devices, spec):
     mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
-    return jax.device_put(tree, jax.sharding.NamedSharding(mesh, spec))
+    sharding = jax.sharding.NamedSharding(mesh, spec)
+    if len(local_devices(devices)) == len(devices):
+        return jax.device_put(tree, sharding)
+
+    def place(x):
+        x = np.asarray(x)
+        return jax.make_array_from_callback(x.shape, sharding, lambda part: x[part])
+
+    # `device_put` would first compare what all processes have.
+    return jax.tree.map(place, tree)
 
 
 def pick_batch(images: Array, labels: Array, rows: Array, positions: Array) -> Batch:
@@ -64,11 +73,21 @@ def pick_batch(images: Array, labels: Array, rows: Array, positions: Array) -> B
     return Batch(images, labels, positions)
 
 
+def local_devices(devices: Sequence[jax.Device]) -> list[jax.Device]:
+    """Those that belong to this process."""
+    return [d for d in devices if d.process_index == jax.process_index()]
+
+
 def split_order(order: np.ndarray, num_devices: int) -> np.ndarray:
     """Deals global batches out: int32 [S, B] -> [D, S, B / D]."""
     num_steps, batch_size = order.shape
     parts = order.reshape(num_steps, num_devices, batch_size // num_devices)
     return np.ascontiguousarray(parts.swapaxes(0, 1))
+
+
+def own_part(parts: np.ndarray, devices: Sequence[jax.Device]) -> np.ndarray:
+    """Of arrays [D, ..], one for each device: those of this process's devices."""
+    return parts[[d.process_index == jax.process_index() for d in devices]]
 
 
 def make_train_chunk(
@@ -90,7 +109,8 @@ def make_train_chunk(
         history: Metrics [S] of the epoch, donated; entries start to stop are set.
         images, labels: the whole data set, uint8 [N, 28, 28, 1] and int32 [N].
         seed: uint32 [], the run's; another one needs no other program.
-        order: int32 [D, S, B / D], see `split_order`; rows of the data set.
+        order: int32 [d, S, B / D], see `split_order`; rows of the data set, of the d
+          of D devices that are this process's.
         start, stop: int32 [], the steps of the epoch to do.
     """
 
@@ -126,7 +146,7 @@ def make_predict(
 
     Args:
       eval_step: (params, images uint8 [b, 28, 28, 1]) -> logits float32 [b, K].
-      devices: where to run.
+      devices: where to run; those of other processes are left to these.
       batch_size: images per device at a time.
 
     Returns:
@@ -134,6 +154,7 @@ def make_predict(
       is filled up with blank images, whose logits are dropped.
     """
 
+    devices = local_devices(devices)
     # No device waits for another here. Several calls are under way at a time, and on
     # CPU devices that wait in different calls can leave no thread to go on with.
     predict_batch = jax.pmap(
@@ -141,6 +162,8 @@ def make_predict(
     )
 
     def predict(params: Any, images: np.ndarray) -> np.ndarray:
+        if jax.process_count() > 1:
+            params = replicate(jax.device_get(params), devices)
         block = len(devices) * batch_size
         padded = np.zeros((-(-len(images) // block) * block, 28, 28, 1), np.uint8)
         padded[: len(images)] = images

@@ -9,6 +9,8 @@ import jax
 from mnist_jax.config import ConfigError
 from mnist_jax.cost import Work
 from mnist_jax.ops.platform import on_cpu
+from mnist_jax.parallel.canaries import check_arithmetic
+from mnist_jax.parallel.chunks import local_devices
 
 # A step on several devices is worth the exchange of gradients, which takes as long as
 # about so many multiplications forward, plus so many per parameter, on each device.
@@ -72,26 +74,48 @@ def choose_devices(
       batch_size: images in a global batch; None where there is no such thing.
       least_images: enough images, see the function of that name.
 
+    Returns:
+      Those of all processes, as many of each, process by process.
+
     Raises:
       ConfigError: there are not so many, or the batch does not divide.
+      DeviceError: one of them calculates wrongly.
     """
-    devices = jax.local_devices()
+    devices, num_processes = jax.devices(), jax.process_count()
     if num_devices > len(devices):
+        where = f"these {num_processes} processes have" if num_processes > 1 else (
+            "this machine has"
+        )  # fmt: skip
         raise ConfigError(
-            f"--num_devices={num_devices}: this machine has {len(devices)} "
+            f"--num_devices={num_devices}: {where} {len(devices)} "
             f"({devices[0].platform}); give {len(devices)} or fewer"
         )
-    if batch_size is None:
-        return devices[: num_devices or len(devices)]
+    if num_devices % num_processes:
+        raise ConfigError(
+            f"--num_devices={num_devices}: {num_processes} processes use as many "
+            f"each; give a multiple of {num_processes}"
+        )
     if num_devices == 0:
-        most = max(1, min(len(devices), batch_size // least_images))
-        num_devices = max(n for n in range(1, most + 1) if batch_size % n == 0)
-    if batch_size % num_devices:
+        num_devices = len(devices)
+        if batch_size is not None:
+            most = max(num_processes, min(num_devices, batch_size // least_images))
+            choices = range(num_processes, most + 1, num_processes)
+            num_devices = max(
+                (n for n in choices if batch_size % n == 0), default=num_processes
+            )
+    if batch_size is not None and batch_size % num_devices:
         raise ConfigError(
             f"--batch_size={batch_size} does not divide over --num_devices="
             f"{num_devices}: give a multiple of {num_devices}"
         )
-    return devices[:num_devices]
+    own = num_devices // num_processes
+    chosen = [
+        device
+        for number in range(num_processes)
+        for device in [d for d in devices if d.process_index == number][:own]
+    ]
+    check_arithmetic(local_devices(chosen))
+    return chosen
 
 
 def describe(devices: Sequence[jax.Device]) -> dict[str, Any]:
@@ -100,4 +124,5 @@ def describe(devices: Sequence[jax.Device]) -> dict[str, Any]:
         "platform": devices[0].platform,
         "kind": devices[0].device_kind,
         "num_devices": len(devices),
+        "num_processes": jax.process_count(),
     }

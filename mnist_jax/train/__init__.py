@@ -1,15 +1,16 @@
 """Training: a config and a folder in, a finished run in that folder out."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mnist_jax import datasets, records
+from mnist_jax import datasets, parallel, records
 from mnist_jax.checkpoints import CheckpointError, Checkpoints
 from mnist_jax.config import Config, ConfigError
 from mnist_jax.train.loop import Interrupted, TrainingError, fit
 from mnist_jax.train.result import conclude
-from mnist_jax.train.run import prepare
+from mnist_jax.train.run import fingerprint, prepare
 
 __all__ = [
     "USER_ERRORS",
@@ -24,6 +25,8 @@ USER_ERRORS = (
     CheckpointError,
     ConfigError,
     datasets.DatasetError,
+    parallel.DeviceError,
+    parallel.ProcessError,
     records.RecordsError,
     TrainingError,
     OSError,  # a full disk, a folder that cannot be written
@@ -35,8 +38,10 @@ def train_and_evaluate(
     workdir: Path,
     overwrite: bool = False,
     on_epochs: Callable[[list[dict[str, Any]]], None] = lambda epochs: None,
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """Trains, or goes on training, and scores the test set once at the end.
+
+    Of several processes all call this, and the first alone reads and writes `workdir`.
 
     Args:
       config: the run's settings.
@@ -46,21 +51,46 @@ def train_and_evaluate(
         and whenever there is a new one; not for a run that is complete.
 
     Returns:
-      The content of result.json.
+      The content of result.json; None in processes other than the first.
 
     Raises:
-      ConfigError, DatasetError, RecordsError, CheckpointError: the settings, the
-        data or the folder do not serve; nothing was changed.
+      ConfigError, DatasetError, DeviceError, RecordsError, CheckpointError: the
+        settings, the data, a device or the folder do not serve; nothing was changed.
+      ProcessError: another process failed, is lost, or does something else.
       TrainingError: the loss is not finite.
       Interrupted: SIGINT or SIGTERM came; the run was saved.
     """
-    if not overwrite and (result := check_workdir(config, workdir)):
-        return result
-    run = prepare(config)
-    records.start_run(workdir, config.to_dict(), overwrite)
-    with Checkpoints(workdir) as checkpoints:
+    with parallel.lost_is_told(), contextlib.ExitStack() as held:
+        result = _first(lambda: None if overwrite else check_workdir(config, workdir))
+        if any(parallel.agree(result is not None)):
+            return result
+        with parallel.together(USER_ERRORS):
+            run = prepare(config)
+        if parallel.is_one_of_several():
+            parallel.check_same(fingerprint(run))
+        opened = _first(lambda: _open(held, config, workdir, overwrite))
+        result, checkpoints = opened or (None, None)
+        if any(parallel.agree(result is not None)):
+            return result
         params, clock = fit(run, workdir, checkpoints, on_epochs)
-    return conclude(run, workdir, params, clock)
+        return conclude(run, workdir, params, clock) if parallel.is_first() else None
+
+
+def _first(function: Callable[[], Any]) -> Any:
+    """What `function` gives in the first process; where it fails, all fail."""
+    with parallel.together(USER_ERRORS):
+        return function() if parallel.is_first() else None
+
+
+def _open(
+    held: contextlib.ExitStack, config: Config, workdir: Path, overwrite: bool
+) -> tuple[dict[str, Any] | None, Checkpoints | None]:
+    """Locks `workdir` until `held` closes; a result if another process was faster."""
+    held.enter_context(records.lock(workdir))
+    if not overwrite and (result := check_workdir(config, workdir)):
+        return result, None
+    records.start_run(workdir, config.to_dict(), overwrite)
+    return None, held.enter_context(Checkpoints(workdir))
 
 
 def check_workdir(config: Config, workdir: Path) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from mnist_jax import compilation_cache, metrics, parallel, records, step
-from mnist_jax.checkpoints import Checkpoints
+from mnist_jax.checkpoints import CheckpointError, Checkpoints
 from mnist_jax.config import Config
 from mnist_jax.progress import Progress
 from mnist_jax.train.run import Run, epoch_order
@@ -58,10 +58,16 @@ class Snapshot(NamedTuple):
 def fit(
     run: Run,
     workdir: Path,
-    checkpoints: Checkpoints,
+    checkpoints: Checkpoints | None,
     on_epochs: Callable[[list[dict[str, Any]]], None],
 ) -> tuple[Any, Clock]:
     """Trains to the last epoch, from the last checkpoint if there is one.
+
+    Args:
+      run: what to train.
+      workdir: the run's folder.
+      checkpoints: None in processes other than the first, which write nothing.
+      on_epochs: see `train_and_evaluate`; called in the first process alone.
 
     Returns:
       (params, clock) at the end.
@@ -72,10 +78,13 @@ def fit(
     """
     config, num_steps = run.config, run.num_steps
     total = config.epochs * num_steps
-    state, history, clock = _restore(run, checkpoints)
+    writes = checkpoints is not None
+    (state, history, clock), epochs = _restore(run, checkpoints)
     done = int(state.step)
-    epochs = _finished_epochs(workdir, done // num_steps)
-    on_epochs(epochs)
+    if writes:
+        # Those after the checkpoint are made again.
+        records.write_metrics(workdir, epochs)
+        on_epochs(epochs)
     data = run.dataset.train_images, run.dataset.train_labels, np.uint32(config.seed)
     state, history, data = parallel.replicate((state, history, data), run.devices)
     order = _order(run, done // num_steps)
@@ -84,7 +93,8 @@ def fit(
     clock = clock._replace(compile=clock.compile + time.perf_counter() - began)
 
     chunk_steps, num_chunks = _FIRST_CHUNK, 0
-    with Progress(config, num_steps, done) as progress, _Signals() as signals:
+    bar = Progress(config, num_steps, done, is_silent=not writes)
+    with bar as progress, _Signals() as signals:
         while done < total:
             epoch, first = divmod(done, num_steps)
             if first == 0:
@@ -97,7 +107,6 @@ def fit(
 
             _check_finite(steps.loss[first:last], done, config)
             clock = clock.add(seconds)
-            chunk_steps = next_chunk(last - first, seconds)
             num_chunks += 1
             done += last - first
             progress.update(
@@ -105,20 +114,25 @@ def fit(
                 steps.loss[first:last].mean(),
                 steps.accuracy[first:last].mean(),
             )
-            if last == num_steps:
+            if writes and last == num_steps:
                 epochs.append(_measure(run, state.params, steps, done, clock.epoch))
                 records.write_metrics(workdir, epochs)
                 on_epochs(epochs)
                 progress.end_epoch(epochs[-1])
+            if last == num_steps:
                 clock = clock._replace(epoch=0.0)
-            stop = signals.received if done < total else None
-            if stop or done == total or num_chunks % config.checkpoint_every == 0:
-                _save(checkpoints, Snapshot(state, history, clock))
-            if stop:
+            # Processes that did not do the same chunks would wait for ever.
+            stop, chunk_steps = parallel.agree(
+                signals.received, next_chunk(last - first, seconds)
+            )
+            is_due = stop or done == total or num_chunks % config.checkpoint_every == 0
+            if writes and is_due:
+                _save(checkpoints, Snapshot(state, history, clock), epochs)
+            if stop and done < total:
+                name = signal.Signals(stop).name
                 raise Interrupted(
-                    f"stopped by {stop.name} after step {done} of {total}; the run is "
-                    f"saved in {workdir}: the same command, without --overwrite, goes "
-                    "on from there",
+                    f"stopped by {name} after step {done} of {total}; the run is saved "
+                    f"in {workdir}",
                     stop,
                 )
     return state.params, clock
@@ -129,42 +143,41 @@ def next_chunk(num_steps: int, seconds: float) -> int:
     return max(1, round(CHUNK_SECONDS * num_steps / seconds))
 
 
-def _finished_epochs(workdir: Path, num_epochs: int) -> list[dict[str, Any]]:
-    """The records up to the checkpoint; those of later epochs are made again."""
-    epochs = records.read_metrics(workdir)[:num_epochs]
-    if len(epochs) < num_epochs:
-        raise records.RecordsError(
-            f"{workdir / records.METRICS} has {len(epochs)} of the {num_epochs} epochs "
-            "before the last checkpoint: restore the file, or train again with "
-            "--overwrite"
-        )
-    return epochs
-
-
 def _order(run: Run, epoch: int) -> np.ndarray:
     order = epoch_order(run.train_rows, run.config.batch_size, run.config.seed, epoch)
-    return parallel.split_order(order, len(run.devices))
+    parts = parallel.split_order(order, len(run.devices))
+    return parallel.own_part(parts, run.devices)
 
 
-def _restore(run: Run, checkpoints: Checkpoints) -> Snapshot:
-    """The last checkpoint, or the start of a new run."""
+def _restore(
+    run: Run, checkpoints: Checkpoints | None
+) -> tuple[Snapshot, list[dict[str, Any]]]:
+    """The last checkpoint, or the start of a new run, and the epochs until then."""
     # Two arrays: both are donated to the program, and each buffer only once.
     history = step.Metrics(*np.zeros((2, run.num_steps), np.float32))
-    start = Snapshot(run.state, history, Clock())
-    if checkpoints.latest_step() is None:
-        return start
-    params, training = checkpoints.restore(start.state.params, _training(start))
-    state = step.TrainState(training["step"], params, training["opt_state"])
-    clock = Clock(**{name: float(x) for name, x in training["clock"].items()})
-    return Snapshot(state, step.Metrics(**training["history"]), clock)
+    snapshot, epochs = Snapshot(run.state, history, Clock()), []
+    with parallel.together((CheckpointError,)):
+        if checkpoints is not None and checkpoints.latest_step() is not None:
+            params, training, epochs = checkpoints.restore(
+                run.state.params, training_tree(snapshot)
+            )
+            snapshot = Snapshot(
+                step.TrainState(training["step"], params, training["opt_state"]),
+                step.Metrics(**training["history"]),
+                Clock(**training["clock"]),
+            )
+    state, history, clock = parallel.share(snapshot)
+    return Snapshot(state, history, Clock(*map(float, clock))), epochs
 
 
-def _save(checkpoints: Checkpoints, snapshot: Snapshot) -> None:
+def _save(
+    checkpoints: Checkpoints, snapshot: Snapshot, epochs: list[dict[str, Any]]
+) -> None:
     state = snapshot.state
-    checkpoints.save(int(state.step), state.params, _training(snapshot))
+    checkpoints.save(int(state.step), state.params, training_tree(snapshot), epochs)
 
 
-def _training(snapshot: Snapshot) -> dict[str, Any]:
+def training_tree(snapshot: Snapshot) -> dict[str, Any]:
     """All but the params, as trees that orbax knows."""
     return {
         "step": snapshot.state.step,
@@ -221,7 +234,7 @@ class _Signals:
     """Notes SIGINT and SIGTERM instead of dying; a second SIGINT is not caught."""
 
     def __init__(self):
-        self.received: signal.Signals | None = None
+        self.received = 0  # its number
         self._before: dict = {}
 
     def __enter__(self) -> "_Signals":
@@ -236,5 +249,5 @@ class _Signals:
             signal.signal(number, handler)
 
     def _note(self, number, frame):
-        self.received = signal.Signals(number)
+        self.received = number
         signal.signal(signal.SIGINT, signal.default_int_handler)

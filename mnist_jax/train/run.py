@@ -1,5 +1,6 @@
 """What a config stands for: the data, the first state and the compiled programs."""
 
+import hashlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ import numpy as np
 import optax
 
 from mnist_jax import cost, datasets, models, optim, parallel, step
-from mnist_jax.config import Config, ConfigError
+from mnist_jax.config import NOT_IDENTITY, Config, ConfigError
 
 
 class Programs(NamedTuple):
@@ -62,6 +63,17 @@ def prepare(config: Config) -> Run:
         chunk=programs.chunk,
         predict=parallel.make_predict(eval_step, programs.devices),
     )
+
+
+def fingerprint(run: Run) -> str:
+    """A digest of all that decides the run's future, which processes must share."""
+    config = run.config.to_dict()
+    for name in NOT_IDENTITY:
+        del config[name]
+    content = hashlib.sha256(repr((config, jax.__version__)).encode())
+    for leaf in jax.tree.leaves((run.dataset[3:], run.train_rows, run.state)):
+        content.update(np.ascontiguousarray(leaf))
+    return content.hexdigest()
 
 
 def count_steps(config: Config, num_images: int) -> int:
