@@ -1,0 +1,93 @@
+"""Canaries for the libraries and devices underneath."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from runs_of_launch import LAUNCH
+
+from mnist_jax import parallel
+from mnist_jax.parallel import canaries
+
+
+@pytest.fixture(autouse=True)
+def forget():
+    """No check counts as done before."""
+    canaries._check.cache_clear()
+    yield
+    canaries._check.cache_clear()
+
+
+def test_these_devices_calculate_right():
+    parallel.check_arithmetic(jax.devices())
+
+
+def test_what_is_expected_is_exact():
+    sums, product = canaries.expected()
+    # What jaxlib 0.10.2 makes 1,071,645,696: jax-ml/jax#39103.
+    assert sums[-1] == 32_768**2 == 1_073_741_824
+    assert np.abs(product).max() < 2**24 and len(np.unique(product)) > 1000
+
+
+@pytest.mark.parametrize("part, what", [(0, "a sum is"), (1, "1 numbers of a matrix")])
+@pytest.mark.parametrize("place", [0, -1])
+def test_a_single_wrong_number_is_found_and_told(monkeypatch, part, what, place):
+    right = canaries.work_out
+
+    def work_out(*operands):
+        found = list(right(*operands))
+        flat = found[part].ravel()
+        found[part] = (
+            flat.at[place].add(1 + flat[place] / 500).reshape(found[part].shape)
+        )
+        return tuple(found)
+
+    monkeypatch.setattr(canaries, "work_out", work_out)
+    with pytest.raises(parallel.DeviceError) as caught:
+        parallel.check_arithmetic(jax.devices()[:2])
+    message = str(caught.value)
+    assert f"cpu device 0 calculates wrongly with jaxlib {jax.__version__}" in message
+    assert what in message and "install another version" in message
+    assert "\n" not in message
+
+
+def test_every_device_is_checked(monkeypatch):
+    checked = []
+    monkeypatch.setattr(canaries, "_check", lambda devices: checked.append(devices))
+    parallel.choose_devices(3, 96)
+    monkeypatch.setattr(canaries, "on_cpu", lambda: False)
+    parallel.choose_devices(3, 96)
+    # The virtual devices of a CPU are one.
+    assert checked == [tuple(jax.devices()[:1]), tuple(jax.devices()[:3])]
+
+
+def test_the_same_devices_are_checked_once(monkeypatch):
+    parallel.check_arithmetic(jax.devices())
+    monkeypatch.delattr(canaries, "work_out")
+    parallel.check_arithmetic(jax.devices())
+
+
+@pytest.mark.slow
+def test_the_broken_jaxlib_is_refused(tmp_path):
+    broken = tmp_path / "broken"
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", broken,
+         "jax==0.10.2", "jaxlib==0.10.2"],
+        check=True,
+    )  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(broken)}
+    del environment["JAX_COMPILATION_CACHE_DIR"]
+    done = subprocess.run(
+        [sys.executable, LAUNCH, "--model=linear", "--dataset=digits", "--epochs=1"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1, done.stderr
+    [line] = [x for x in done.stderr.splitlines() if x.startswith("error: ")]
+    assert "jaxlib 0.10.2: a sum is 1071645696.0, not 1073741824.0" in line
+    assert "Traceback" not in done.stderr and not (tmp_path / "runs").exists()
