@@ -13,7 +13,15 @@ from mnist_jax.config import DIGITS_PRESETS, PRESETS, Config, ConfigError, make_
         ("seed", -1),
         ("seed", 2**32),
         ("epochs", 0),
+        ("epochs", 1_000_001),
+        ("epochs", "3"),
+        ("epochs", True),
+        ("epochs", 1.0),
         ("batch_size", 0),
+        ("data_dir", 7),
+        ("dataset", "digits\nmnist"),
+        ("optimizer", "adam\n"),
+        ("optimizer", ["adam"]),
         ("optimizer", "lion"),
         ("schedule", "linear"),
         ("augment", "flip"),
@@ -23,8 +31,13 @@ from mnist_jax.config import DIGITS_PRESETS, PRESETS, Config, ConfigError, make_
         ("learning_rate", -1e-3),
         ("learning_rate", math.nan),
         ("learning_rate", math.inf),
+        ("learning_rate", 1e-300),
+        ("learning_rate", 10**400),
+        ("learning_rate", "0.1"),
+        ("learning_rate", True),
         ("weight_decay", -0.1),
         ("weight_decay", math.nan),
+        ("weight_decay", 1e300),
         ("clip_norm", -1.0),
         ("label_smoothing", 1.0),
         ("label_smoothing", math.nan),
@@ -32,20 +45,30 @@ from mnist_jax.config import DIGITS_PRESETS, PRESETS, Config, ConfigError, make_
         ("validation_fraction", -0.1),
         ("dropout", 1.0),
         ("dropout", -0.5),
+        ("bidirectional", 1),
         ("units", 0),
+        ("units", 2**31),
         ("layers", 0),
+        ("layers", 101),
+        ("hidden_sizes", ()),
+        ("hidden_sizes", []),
+        ("hidden_sizes", 128),
+        ("hidden_sizes", (8,) * 101),
         ("hidden_sizes", (128, 0)),
+        ("hidden_sizes", (128, 1e3)),
+        ("hidden_sizes", (2**31,)),
         ("hidden_sizes", ["128", "many"]),
         ("num_devices", -1),
+        ("num_devices", 1_025),
         ("checkpoint_every", 0),
     ],
 )
 def test_bad_value_is_named_in_one_line(name, value):
     with pytest.raises(ConfigError) as caught:
-        make_config("gru", "mnist", **{name: value})
+        make_config(**{"model": "gru", "dataset": "mnist", name: value})
     message = str(caught.value)
     assert message.startswith(f"--{name}=") and "expected" in message
-    assert "\n" not in message
+    assert "\n" not in message and len(message) < 200
 
 
 @pytest.mark.parametrize("dataset", ["mnist", "digits"])
@@ -115,5 +138,18 @@ def test_settings_of_another_version_are_refused():
     settings = make_config("mlp", "mnist").to_dict()
     with pytest.raises(ConfigError, match="unknown settings momentum"):
         Config.from_dict({**settings, "momentum": 0.9})
-    with pytest.raises(ConfigError, match="damaged"):
+    with pytest.raises(ConfigError, match="damaged .dataset is missing.*--overwrite"):
         Config.from_dict({"model": "mlp"})
+
+
+@pytest.mark.parametrize("settings", [[], "x", 3, None, [["model", "mlp"]]])
+def test_what_holds_no_settings_is_refused(settings):
+    with pytest.raises(ConfigError, match="damaged .*instead of names.*--overwrite"):
+        Config.from_dict(settings)
+
+
+def test_a_damaged_setting_is_told_with_the_remedy():
+    settings = make_config("mlp", "mnist").to_dict()
+    expected = "damaged .--epochs='3': expected a whole number.: restore config.json"
+    with pytest.raises(ConfigError, match=expected):
+        Config.from_dict({**settings, "epochs": "3"})

@@ -1,8 +1,9 @@
 """A run's settings: one frozen dataclass and its checks, over `presets.py`."""
 
 import dataclasses
-import math
-from collections.abc import Mapping
+import types
+import typing
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,6 +14,12 @@ SCHEDULES = ("constant", "cosine", "onecycle")
 AUGMENTATIONS = ("none", "shift", "affine")
 SEQUENCES = ("rows", "columns", "pixels")
 PRESET_NAMES = ("default", "quick", "fast")
+
+# Beyond these a run would not fail, but use up the machine or never end.
+MAX_EPOCHS = 1_000_000
+MAX_DEVICES = 1_024
+MAX_UNITS = 16_384
+MAX_LAYERS = 100
 
 # Where the data lies, how often to save and on how many devices to run do not
 # decide which run it is: it may be moved, and go on elsewhere.
@@ -60,33 +67,42 @@ class Config:
     sequence: str | None = None
 
     def __post_init__(self):
+        for field in dataclasses.fields(self):
+            _of_kind(field.name, getattr(self, field.name), field.type)
+        for name in ("model", "dataset"):
+            if not getattr(self, name).isprintable():
+                _refuse(name, getattr(self, name), "a name")
         if not 0 <= self.seed < 2**32:  # JAX's keys drop what is above
             _refuse("seed", self.seed, "a whole number from 0 to 4294967295")
-        _at_least("epochs", self.epochs, 1)
-        _at_least("batch_size", self.batch_size, 1)
+        _between("epochs", self.epochs, 1, MAX_EPOCHS)
+        _between("batch_size", self.batch_size, 1)
         _one_of("preset", self.preset, PRESET_NAMES)
         _one_of("optimizer", self.optimizer, OPTIMIZERS)
         _one_of("schedule", self.schedule, SCHEDULES)
         _one_of("augment", self.augment, AUGMENTATIONS)
-        if not 0 < self.learning_rate < math.inf:
-            _refuse("learning_rate", self.learning_rate, "a finite number above 0")
+        # To float32, what is outside of these is 0 or infinite.
+        if not 1e-37 <= self.learning_rate <= 1e38:
+            _refuse("learning_rate", self.learning_rate, "a number from 1e-37 to 1e38")
         for name in ("weight_decay", "clip_norm"):
-            value = getattr(self, name)
-            if not 0 <= value < math.inf:
-                _refuse(name, value, "a finite number of 0 or more")
+            if not 0 <= getattr(self, name) <= 1e38:
+                _refuse(name, getattr(self, name), "a number from 0 to 1e38")
         for name in ("label_smoothing", "validation_fraction"):
             _fraction(name, getattr(self, name))
-        _at_least("num_devices", self.num_devices, 0)
-        _at_least("checkpoint_every", self.checkpoint_every, 1)
+        _between("num_devices", self.num_devices, 0, MAX_DEVICES)
+        _between("checkpoint_every", self.checkpoint_every, 1)
         if self.hidden_sizes is not None:
+            if not 1 <= len(self.hidden_sizes) <= MAX_LAYERS:
+                sizes = ",".join(map(str, self.hidden_sizes))
+                wanted = f"1 to {MAX_LAYERS} whole numbers, as in 512,256"
+                _refuse("hidden_sizes", sizes, wanted)
             for size in self.hidden_sizes:
-                _at_least("hidden_sizes", size, 1)
+                _between("hidden_sizes", size, 1, MAX_UNITS)
         if self.dropout is not None:
             _fraction("dropout", self.dropout)
         if self.units is not None:
-            _at_least("units", self.units, 1)
+            _between("units", self.units, 1, MAX_UNITS)
         if self.layers is not None:
-            _at_least("layers", self.layers, 1)
+            _between("layers", self.layers, 1, MAX_LAYERS)
         if self.sequence is not None:
             _one_of("sequence", self.sequence, SEQUENCES)
 
@@ -104,20 +120,26 @@ class Config:
         Raises:
           ConfigError: a setting is unknown, missing or out of range.
         """
-        names = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(set(settings) - names)
+        if not isinstance(settings, Mapping):
+            raise _damaged(f"{type(settings).__name__} instead of names with values")
+        fields = dataclasses.fields(cls)
+        unknown = set(settings) - {field.name for field in fields}
         if unknown:
+            names = ", ".join(sorted(map(_shown, unknown)))
             raise ConfigError(
-                f"unknown settings {', '.join(unknown)}: written by another version "
+                f"unknown settings {names}: written by another version "
                 "of mnist_jax; use that version, or train again with --overwrite"
             )
+        for field in fields:
+            if field.default is dataclasses.MISSING and field.name not in settings:
+                raise _damaged(f"{field.name} is missing")
         values = dict(settings)
+        if isinstance(values.get("hidden_sizes"), list):
+            values["hidden_sizes"] = tuple(values["hidden_sizes"])
         try:
-            if values.get("hidden_sizes") is not None:
-                values["hidden_sizes"] = tuple(values["hidden_sizes"])
             return cls(**values)
-        except TypeError as error:
-            raise ConfigError(f"the settings are damaged ({error})") from error
+        except ConfigError as error:
+            raise _damaged(str(error)) from error
 
     def differences(self, other: "Config") -> list[str]:
         """Names of the settings that make `self` and `other` different runs."""
@@ -176,12 +198,55 @@ def _sizes(texts: list[str]) -> tuple[int, ...]:
 
 
 def _refuse(name: str, value: Any, expected: str) -> NoReturn:
-    raise ConfigError(f"--{name}={value}: expected {expected}")
+    raise ConfigError(f"--{name}={_shown(value)}: expected {expected}")
 
 
-def _at_least(name: str, value: int, minimum: int) -> None:
-    if value < minimum:
-        _refuse(name, value, f"a whole number of {minimum} or more")
+def _shown(value: Any) -> str:
+    """As a person gave it, if that fits a line."""
+    text = value if isinstance(value, str) and value.isprintable() else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _damaged(what: str) -> ConfigError:
+    return ConfigError(
+        f"the settings are damaged ({what}): restore config.json, or train again with "
+        "--overwrite"
+    )
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+# What a value of each kind is called, and whether one is.
+_KINDS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
+    str: ("a text", lambda value: isinstance(value, str)),
+    bool: ("true or false", lambda value: isinstance(value, bool)),
+    int: ("a whole number", _is_whole),
+    float: ("a number", lambda value: isinstance(value, float) or _is_whole(value)),
+    tuple[int, ...]: (
+        "whole numbers, as in 512,256",
+        lambda value: isinstance(value, tuple) and all(map(_is_whole, value)),
+    ),
+}
+
+
+def _of_kind(name: str, value: Any, annotation: Any) -> None:
+    """Refuses what is not of a field's kind, which JSON and Python let pass."""
+    if isinstance(annotation, types.UnionType):  # with None
+        annotation = typing.get_args(annotation)[0]
+        if value is None:
+            return
+    expected, is_kind = _KINDS[annotation]
+    if not is_kind(value):
+        _refuse(name, repr(value), expected)
+
+
+def _between(name: str, value: int, least: int, most: int | None = None) -> None:
+    if value < least:
+        _refuse(name, value, f"a whole number of {least} or more")
+    if most is not None and value > most:
+        _refuse(name, value, f"a whole number of {most} or less")
 
 
 def _fraction(name: str, value: float) -> None:
