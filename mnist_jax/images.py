@@ -7,6 +7,7 @@ kept, then moved in a 28 x 28 field until their centre of mass is at its centre.
 How the strokes are found in a photograph is our own.
 """
 
+import stat
 import warnings
 from pathlib import Path
 
@@ -57,8 +58,10 @@ def read_image(path: str | Path) -> np.ndarray:
 def _read_grey(path: Path) -> Image.Image:
     """The image upright, mode 'L', its longer side at most `WORKING_SIDE`."""
     try:
-        if path.is_dir():
+        if stat.S_ISDIR(mode := path.stat().st_mode):
             raise ImageError(f"{path}: a folder: name the image files in it")
+        if not stat.S_ISREG(mode):
+            raise ImageError(f"{path}: a device, no file: save the image as a file")
         if path.stat().st_size == 0:
             raise ImageError(f"{path}: the file is empty: save or copy it again")
         with warnings.catch_warnings():
@@ -77,6 +80,10 @@ def _read_grey(path: Path) -> Image.Image:
             "digit, or save it smaller"
         ) from None
     except Exception as error:  # every decoder has errors of its own
+        if reason := getattr(error, "strerror", None):  # the system's, not a decoder's
+            raise ImageError(
+                f"{path}: cannot be opened ({reason}): check name, folder and rights"
+            ) from error
         raise ImageError(
             f"{path}: cannot be read as an image ({type(error).__name__}): it is "
             f"damaged or none of {', '.join(FORMATS)}; save it again as PNG"
