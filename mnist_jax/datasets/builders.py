@@ -84,7 +84,9 @@ class MnistJaxIdx(tfds.core.GeneratorBasedBuilder):
                 unverified.append(f"{path.name} is not gzipped")
                 continue
             recorded = self._recorded[f"{idx.FILES[part]}.gz"].checksum
-            if hashlib.sha256(path.read_bytes()).hexdigest() != recorded:
+            with open(path, "rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+            if found != recorded:
                 logging.warning(
                     "%s: SHA-256 differs from the recorded %s; the file is whole, so "
                     "it is used, but it may not be the original",

@@ -6,10 +6,12 @@ dimensions, then each dimension as uint32) followed by the values. The type code
 """
 
 import gzip
+import math
 import struct
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -19,6 +21,11 @@ FILES = {
     "test_images": "t10k-images-idx3-ubyte",
     "test_labels": "t10k-labels-idx1-ubyte",
 }
+
+# A gzip file may hold a thousand times its size: more than any set published in this
+# form has is not read.
+MAX_BYTES = 2**30
+_PIECE = 2**20
 
 Split = tuple[np.ndarray, np.ndarray]
 
@@ -55,7 +62,8 @@ def require(raw_dir: Path) -> dict[str, Path]:
     if missing:
         raise DatasetError(
             f"{raw_dir}: {', '.join(missing)} missing; expected the four IDX files "
-            f"{', '.join(FILES.values())}, each gzipped (.gz) or not"
+            f"{', '.join(FILES.values())}, each gzipped (.gz) or not; put them there "
+            "or give another --raw_dir"
         )
     return found
 
@@ -95,34 +103,67 @@ def read_splits(paths: Mapping[str, Path]) -> dict[str, Split]:
 def _read(path: Path, num_dims: int) -> np.ndarray:
     """The uint8 array of `num_dims` dimensions that the file holds."""
     try:
-        content = path.read_bytes()
-        # By content, as browsers unpack a file and keep its name.
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
+        with _open(path) as file:
+            shape = _read_shape(file, path, num_dims)
+            size = math.prod(shape)
+            if size > MAX_BYTES:
+                raise _damaged(
+                    path,
+                    f"{size} bytes announced for {_by(shape)}",
+                    f"at most {MAX_BYTES}",
+                )
+            # One more than announced, which would be too many.
+            content = _read_up_to(file, size + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise _damaged(path, f"bad gzip data ({error})", "a whole gzip file") from error
     except OSError as error:
         raise DatasetError(
-            f"{path}: cannot be read ({error.strerror}); expected a readable IDX file"
+            f"{path}: cannot be read ({error.strerror}); expected a readable IDX "
+            "file; check the file and its rights"
         ) from error
-    header_size = 4 * (1 + num_dims)
+    if len(content) != size:
+        found = f"{len(content)}" if len(content) < size else f"more than {size}"
+        raise _damaged(
+            path, f"{found} bytes after the header", f"{size} for {_by(shape)}"
+        )
+    return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+def _open(path: Path) -> BinaryIO:
+    """The file's content as it was before gzip, if it is gzipped."""
+    with open(path, "rb") as file:
+        # By content, as browsers unpack a file and keep its name.
+        is_gzipped = file.read(2) == b"\x1f\x8b"
+    return gzip.open(path) if is_gzipped else open(path, "rb")
+
+
+def _read_shape(file: BinaryIO, path: Path, num_dims: int) -> tuple[int, ...]:
+    """The shape that the file's header announces."""
     magic = bytes((0, 0, 8, num_dims))
-    if len(content) < header_size or content[:4] != magic:
+    header = file.read(4 * (1 + num_dims))
+    if len(header) < 4 * (1 + num_dims) or header[:4] != magic:
         raise _damaged(
             path,
-            f"begins with 0x{content[:4].hex()}" if content else "empty",
+            f"begins with 0x{header[:4].hex()}" if header else "empty",
             f"an IDX file of uint8 in {num_dims} dimensions (0x{magic.hex()})",
         )
-    shape = struct.unpack(f">{num_dims}I", content[4:header_size])
-    values = np.frombuffer(content, np.uint8, offset=header_size)
-    num_values = int(np.prod(shape, dtype=object))
-    if len(values) != num_values:
-        raise _damaged(
-            path,
-            f"{len(values)} bytes after the header",
-            f"{num_values} for {'x'.join(map(str, shape))}",
-        )
-    return values.reshape(shape)
+    return struct.unpack(f">{num_dims}I", header[4:])
+
+
+def _read_up_to(file: BinaryIO, size: int) -> bytearray:
+    """The next `size` bytes, fewer at the file's end.
+
+    Piece by piece: asked for all at once, Python would set the memory aside for what
+    a header announces, be it there or not.
+    """
+    content = bytearray()
+    while piece := file.read(min(size - len(content), _PIECE)):
+        content += piece
+    return content
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
 
 
 def _damaged(path: Path, found: str, expected: str) -> DatasetError:
