@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 
 import hypothesis
@@ -19,7 +20,7 @@ import pytest
 from hypothesis import strategies as st
 
 from mnist_jax import datasets
-from mnist_jax.datasets import DatasetError
+from mnist_jax.datasets import DatasetError, idx
 from mnist_jax.datasets import prepared as prepared_module
 from mnist_jax.datasets.descriptions import IDX_SETS
 from mnist_jax.train import Interrupted
@@ -355,7 +356,15 @@ def shape(new: tuple[int, ...]):
             "begins with 0x00000801; expected an IDX file of uint8 in 3",
         ),
         ("t10k-images-idx3-ubyte", shape((30, 56, 56)), "images of 56x56"),
-        ("t10k-images-idx3-ubyte", shape((2**32 - 1,) * 3), "94080 bytes after"),
+        (
+            "t10k-images-idx3-ubyte",
+            shape((2**32 - 1,) * 3),
+            "79228162458924105385300197375 bytes announced for 4294967295x4294967295x"
+            "4294967295; expected at most 1073741824; replace it",
+        ),
+        ("t10k-labels-idx1-ubyte", shape((2**30 + 1,)), "1073741825 bytes announced"),
+        ("t10k-images-idx3-ubyte", shape((2**20, 32, 32)), "94080 bytes after"),
+        ("t10k-images-idx3-ubyte", shape((119, 28, 28)), "more than 93296 bytes after"),
         (
             "train-images-idx3-ubyte",
             lambda c: gzip.compress(idx_bytes(np.zeros((0, 28, 28), np.uint8))),
@@ -391,6 +400,48 @@ def test_damaged_raw_file_is_named_in_one_line(
     assert_small(datasets.load("mnist", empty_dir, raw_dir))
 
 
+def bomb(header: bytes) -> bytes:
+    """A gzip file of 3 MB that holds 3 GiB after the header."""
+    return gzip.compress(header) + 192 * gzip.compress(bytes(2**24))
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (idx_bytes(np.zeros((0, 28, 28), np.uint8)), "more than 0 bytes after"),
+        (struct.pack(">4B3I", 0, 0, 8, 3, 9, 28, 28), "more than 7056 bytes after"),
+        (struct.pack(">4B3I", 0, 0, 8, 3, 2**22, 28, 28), "3288334336 bytes announced"),
+        (b"", "begins with 0x00000000"),
+    ],
+    ids=["no images", "few images", "as many as there are", "no header"],
+)
+def test_gzip_bomb_is_refused_before_it_fills_the_memory(
+    raw_dir, empty_dir, header, expected
+):
+    (raw_dir / "t10k-images-idx3-ubyte.gz").write_bytes(bomb(header))
+    tracemalloc.start()
+    try:
+        with pytest.raises(DatasetError, match=expected):
+            idx.read_splits(idx.require(raw_dir))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2**25
+
+
+def test_header_of_a_short_file_sets_no_memory_aside(raw_dir):
+    announced = struct.pack(">4B3I", 0, 0, 8, 3, 2**20, 32, 32)
+    (raw_dir / "t10k-images-idx3-ubyte.gz").write_bytes(announced)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DatasetError, match="0 bytes after the header; expected"):
+            idx.read_splits(idx.require(raw_dir))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2**25
+
+
 @pytest.mark.parametrize(
     ("name", "file"),
     [("mnist", FILES[0]), ("auto", FILES[1]), ("mnist", FILES[2]), ("auto", FILES[3])],
@@ -404,9 +455,24 @@ def test_missing_raw_file_is_named(publish, raw_dir, empty_dir, name, file):
 
 
 @pytest.mark.parametrize("name", ["mnist", "auto", "digits"])
-def test_raw_dir_that_does_not_exist_is_an_error_at_once(tmp_path, empty_dir, name):
+@pytest.mark.parametrize("folder", ["nowhere", "n" * 300, "n" * 5000])
+def test_raw_dir_that_does_not_exist_is_an_error_at_once(
+    tmp_path, empty_dir, name, folder
+):
     with pytest.raises(DatasetError, match="no such folder"):
-        datasets.prepare(name, empty_dir, tmp_path / "nowhere")
+        datasets.prepare(name, empty_dir, tmp_path / folder)
+
+
+@pytest.mark.parametrize("flag", ["data_dir", "raw_dir"])
+def test_home_of_nobody_is_named(flag):
+    with pytest.raises(DatasetError, match="^~nobody_here/x: there is no such home"):
+        datasets.prepare("digits", **{flag: "~nobody_here/x"})
+
+
+@pytest.mark.parametrize("name", ["cifar", "auto", ""])
+def test_class_names_of_an_unknown_set_are_refused(name):
+    with pytest.raises(DatasetError, match=f"'{name}'; expected one of mnist, "):
+        datasets.class_names(name)
 
 
 def test_environment_names_the_raw_files_of_mnist_only(

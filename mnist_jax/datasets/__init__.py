@@ -70,7 +70,7 @@ def prepare(
         raise DatasetError(
             f"unknown data set {name!r}; expected one of {', '.join(NAMES)}"
         )
-    if raw_dir and not Path(raw_dir).expanduser().is_dir():
+    if raw_dir and not os.path.isdir(_folder(raw_dir)):
         raise DatasetError(
             f"--raw_dir={raw_dir}: no such folder; expected one that holds the four "
             "IDX files"
@@ -115,25 +115,44 @@ def load(
 
 
 def class_names(name: str) -> tuple[str, ...]:
-    """The ten class names of a data set other than 'auto'; reads no file."""
-    return {**IDX_SETS, "digits": DIGITS}[name].class_names
+    """The ten class names of a data set other than 'auto'; reads no file.
+
+    Raises:
+      DatasetError: no data set has this name.
+    """
+    known = {**IDX_SETS, "digits": DIGITS}
+    if name not in known:
+        raise DatasetError(
+            f"unknown data set {name!r}; expected one of {', '.join(known)}"
+        )
+    return known[name].class_names
 
 
 def _data_dir(data_dir: PathLike | None) -> Path:
     default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return Path(data_dir or default).expanduser()
+    return _folder(data_dir or default)
 
 
 def _raw_dir(name: str, raw_dir: PathLike | None) -> Path | None:
     """The folder of raw files to prepare from; None if there is none."""
     if raw_dir:
-        return Path(raw_dir).expanduser()
+        return _folder(raw_dir)
     variable = os.environ.get("MNIST_RAW_DIR")
     if name != "mnist" or not variable:
         return None
-    if not idx.find(Path(variable).expanduser()):
+    folder = _folder(variable)
+    if not idx.find(folder):
         logging.warning(
             "MNIST_RAW_DIR=%s holds none of the four IDX files; not used", variable
         )
         return None
-    return Path(variable).expanduser()
+    return folder
+
+
+def _folder(path: PathLike) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:  # of the ~
+        raise DatasetError(
+            f"{path}: there is no such home folder; give the folder's whole path"
+        ) from error

@@ -45,7 +45,7 @@ def prepare(name: str, data_dir: Path, raw_dir: Path | None) -> None:
     # array_record reports a full disk as RuntimeError.
     except (OSError, RuntimeError) as error:
         raise idx.DatasetError(
-            f"{data_dir}: cannot prepare {name} there ({_first_line(error)}); "
+            f"{data_dir}: cannot prepare {name} there ({_reason(error)}); "
             "expected a folder with free space to write to; choose another --data_dir"
         ) from error
 
@@ -123,6 +123,11 @@ def _build(name: str, scratch: str, raw_dir: Path | None) -> str:
             file_format="array_record",
         )
     return builder.data_dir
+
+
+def _reason(error: Exception) -> str:
+    """What the system says, without the path, or else the first line."""
+    return getattr(error, "strerror", None) or _first_line(error)
 
 
 def _first_line(error: Exception) -> str:
