@@ -125,7 +125,7 @@ class Config:
         fields = dataclasses.fields(cls)
         unknown = set(settings) - {field.name for field in fields}
         if unknown:
-            names = ", ".join(sorted(map(_shown, unknown)))
+            names = _shown(", ".join(sorted(map(_shown, unknown))))
             raise ConfigError(
                 f"unknown settings {names}: written by another version "
                 "of mnist_jax; use that version, or train again with --overwrite"

@@ -84,7 +84,7 @@ def read_splits(paths: Mapping[str, Path]) -> dict[str, Split]:
     splits = {}
     for split in ("train", "test"):
         image_path, label_path = paths[f"{split}_images"], paths[f"{split}_labels"]
-        images, labels = _read(image_path, 3), _read(label_path, 1)
+        images, labels = read_array(image_path, 3), read_array(label_path, 1)
         if images.shape[1:] != (28, 28):
             height, width = images.shape[1:]
             raise _damaged(image_path, f"images of {height}x{width}", "28x28")
@@ -100,8 +100,15 @@ def read_splits(paths: Mapping[str, Path]) -> dict[str, Split]:
     return splits
 
 
-def _read(path: Path, num_dims: int) -> np.ndarray:
-    """The uint8 array of `num_dims` dimensions that the file holds."""
+def read_array(path: Path, num_dims: int) -> np.ndarray:
+    """Reads one file, gzipped or not.
+
+    Returns:
+      The uint8 array of `num_dims` dimensions that it holds.
+
+    Raises:
+      DatasetError: the file holds no such array, or more than `MAX_BYTES`.
+    """
     try:
         with _open(path) as file:
             shape = _read_shape(file, path, num_dims)
