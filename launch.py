@@ -9,6 +9,7 @@ A flag of a setting whose default is not stated takes it from the model's preset
 """
 
 import functools
+import os
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from mnist_jax import (
     predict,
     program,
     records,
+    run_folder,
     tensorboard,
     train,
 )
@@ -131,17 +133,19 @@ _SETTINGS = [
 
 def train_mode() -> None:
     if _IMAGES.value:
-        raise config_lib.ConfigError("--images has no effect without --mode=predict")
+        raise config_lib.ConfigError(
+            "--images has no effect without --mode=predict: give that, or leave it out"
+        )
     settings = {flag.name: flag.value for flag in _SETTINGS}
     make = functools.partial(
         config_lib.make_config, _MODEL.value, preset=_PRESET.value, **settings
     )
     # Wrong settings are told before data is fetched.
     models.build_model(make(dataset=_DATASET.value))
+    named = _named_folder()
     if _TENSORBOARD.value:
         tensorboard.check()
-    parallel.start(settings["num_devices"] or 0)
-    parallel.join(*[flag.value for flag in _PROCESSES])
+    parallel.start(settings["num_devices"] or 0, *[p.value for p in _PROCESSES])
     with parallel.lost_is_told(), parallel.together(train.USER_ERRORS):
         dataset = datasets.prepare(_DATASET.value, _DATA_DIR.value, _RAW_DIR.value)
         # In the record, where the data are does not depend on where one stands.
@@ -151,7 +155,7 @@ def train_mode() -> None:
         }
         config = make(dataset=dataset, **folders)
     name = f"{config.dataset}-{config.model}-{config.seed}"
-    workdir = Path(_WORKDIR.value or Path("runs") / name)
+    workdir = named or Path("runs") / name
     write = tensorboard.EventFiles(workdir).write if _TENSORBOARD.value else None
     starts = []
 
@@ -208,7 +212,7 @@ def predict_mode() -> None:
         print(f"{path}: {class_names[row.argmax()]} ({row.max():.1%})  [{shares}]")
     figure = plots.draw_image_predictions(
         workdir / records.FIGURES / "images.png",
-        [Path(path).name for path in paths],
+        [os.fsencode(Path(path).name).decode(errors="replace") for path in paths],
         pictures,
         probabilities,
         class_names,
@@ -238,7 +242,11 @@ def _workdir() -> Path:
         raise config_lib.ConfigError(
             f"--mode={_MODE.value} needs --workdir: give the folder of a trained run"
         )
-    return Path(_WORKDIR.value)
+    return _named_folder()
+
+
+def _named_folder() -> Path | None:
+    return None if _WORKDIR.value is None else run_folder.parse(_WORKDIR.value)
 
 
 def run() -> None:

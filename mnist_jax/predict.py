@@ -17,16 +17,21 @@ def load_config(workdir: Path) -> Config:
     """The settings of the run in `workdir`.
 
     Raises:
-      RecordsError: there is no run, or its record is damaged.
-      ConfigError: the settings are those of another version.
+      RecordsError: there is no run, or its record is damaged or of another version.
     """
-    settings = records.read_config(workdir)
-    if settings is None:
+    config = records.read_config(workdir, _make_config)
+    if config is None:
         raise records.RecordsError(
             f"--workdir={workdir} holds no run: give the folder that a training run "
             "was given or printed"
         )
-    return Config.from_dict(settings)
+    return config
+
+
+def _make_config(settings: dict[str, Any]) -> Config:
+    config = Config.from_dict(settings)
+    models.build_model(config)  # knows more about what fits together
+    return config
 
 
 def load_classifier(workdir: Path) -> Callable[[np.ndarray], np.ndarray]:

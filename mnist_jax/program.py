@@ -32,6 +32,8 @@ def main_of(
         logging.set_verbosity(logging.WARNING)
         # Libraries raise again, where a result is asked for, what their threads print.
         threading.excepthook = sys.unraisablehook = _note
+        # A file's name may have letters that the terminal lacks.
+        sys.stdout.reconfigure(errors="backslashreplace")
         if len(argv) > 1:
             sys.exit(f"error: {argv[1]!r} is not a flag: write --name=value")
         try:
@@ -58,9 +60,10 @@ def _note(unraised) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    """The message; what a system call says of a file, with the file first."""
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}: give another path, or make room"
+    """The message; what the system says of a file, with the file first."""
+    if isinstance(error, OSError) and error.strerror:
+        where = error.filename or "the output"
+        return f"{where}: {error.strerror}: give another place, or make room there"
     return " ".join(str(error).split())
 
 

@@ -16,22 +16,15 @@ Every file is written beside its final name and then renamed, so that a reader, 
 a run that goes on after a crash, never meets half a file.
 """
 
-import contextlib
 import io
 import json
 import os
-import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-
-try:
-    import fcntl
-except ImportError:  # Windows, where runs are not locked
-    fcntl = None
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
@@ -43,7 +36,21 @@ TENSORBOARD = "tensorboard"
 DAMAGED = "damaged"
 LOCK = ".lock"
 
+RESULT_KEYS = (
+    "dataset",
+    "class_names",
+    "test_accuracy",
+    "test_loss",
+    "confusion_matrix",
+    "num_test_images",
+    "epochs",
+    "train_seconds",
+    "compile_seconds",
+)
+
 _LONGEST_QUOTE = 160  # characters
+# RecursionError: brackets in brackets in brackets.
+_READ_ERRORS = (OSError, ValueError, RecursionError)
 
 EPOCH_KEYS = (
     "epoch",
@@ -98,9 +105,18 @@ def write_config(workdir: Path, config: Mapping[str, Any]) -> None:
     _write_json(workdir / CONFIG, config)
 
 
-def read_config(workdir: Path) -> dict[str, Any] | None:
-    """The settings of the run in `workdir`; None where there is no run."""
-    return _read_json(workdir / CONFIG)
+def read_config(workdir: Path, make: Callable[[dict[str, Any]], Any] = dict) -> Any:
+    """The settings of the run in `workdir`; None where there is no run.
+
+    Args:
+      workdir: the run's folder.
+      make: what to make of them; its errors are told with the file's name.
+    """
+    settings = _read_json(workdir / CONFIG)
+    try:
+        return settings and make(settings)
+    except Exception as error:
+        raise RecordsError(f"{workdir / CONFIG}: {error}") from error
 
 
 def write_metrics(workdir: Path, epochs: Sequence[Mapping[str, Any]]) -> None:
@@ -119,20 +135,28 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
         for number, epoch in enumerate(epochs, 1):
             if not isinstance(epoch, dict) or tuple(epoch) != EPOCH_KEYS:
                 raise ValueError(f"line {number} is not that of an epoch")
+            if not all(isinstance(x, int | float | None) for x in epoch.values()):
+                raise ValueError(f"line {number} has more than numbers")
             if epoch["epoch"] != number:
                 raise ValueError(f"line {number} is that of epoch {epoch['epoch']}")
-    except ValueError as error:
+    except _READ_ERRORS as error:
         raise RecordsError(_damaged(path, error)) from error
     return epochs
 
 
 def write_result(workdir: Path, result: Mapping[str, Any]) -> None:
+    """`result` has the keys `RESULT_KEYS` at least."""
     _write_json(workdir / RESULT, result)
 
 
 def read_result(workdir: Path) -> dict[str, Any] | None:
     """The final score of the run in `workdir`; None before the run's end."""
-    return _read_json(workdir / RESULT)
+    result = _read_json(workdir / RESULT)
+    missing = [key for key in RESULT_KEYS if result is not None and key not in result]
+    if missing:
+        error = ValueError(f"{', '.join(missing)} missing")
+        raise RecordsError(_damaged(workdir / RESULT, error))
+    return result
 
 
 def write_predictions(workdir: Path, predictions: Predictions) -> None:
@@ -155,68 +179,6 @@ def read_predictions(workdir: Path) -> Predictions | None:
         raise RecordsError(_damaged(path, error)) from error
 
 
-@contextlib.contextmanager
-def lock(workdir: Path) -> Iterator[None]:
-    """Keeps other processes from training in `workdir`, which is made if need be.
-
-    The operating system holds the lock and drops it when its owner ends, however that
-    comes about.
-
-    Raises:
-      RecordsError: another process holds it, or the folder cannot be written.
-    """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        file = (workdir / LOCK).open("a+")
-    except OSError as error:
-        raise _unwritable(workdir, error) from error
-    with file:
-        try:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise RecordsError(
-                f"{workdir} is in use by process {file.read().strip() or '?'}: wait "
-                "for it, stop it, or give another --workdir"
-            ) from None
-        except OSError:
-            pass  # a network file system without locks
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield
-
-
-def start_run(workdir: Path, config: Mapping[str, Any], overwrite: bool) -> None:
-    """Makes `workdir` the folder of the run with these settings.
-
-    Args:
-      workdir: made if it does not exist.
-      config: what config.json will hold.
-      overwrite: first remove the files of the run that is there, and nothing else.
-
-    Raises:
-      RecordsError: the folder cannot be written, or holds what belongs to no run.
-    """
-    try:
-        unknown = not (workdir / CONFIG).exists() and (workdir / CHECKPOINTS).exists()
-        if unknown and not overwrite:
-            raise RecordsError(
-                f"{workdir} holds checkpoints without a {CONFIG}: give another "
-                "--workdir, or remove them with --overwrite"
-            )
-        if overwrite:
-            for name in (RESULT, METRICS, PREDICTIONS, CONFIG):
-                (workdir / name).unlink(missing_ok=True)
-            for name in (CHECKPOINTS, FIGURES, TENSORBOARD, DAMAGED):
-                if (workdir / name).exists():
-                    shutil.rmtree(workdir / name)
-        write_config(workdir, config)
-    except OSError as error:
-        raise _unwritable(workdir, error) from error
-
-
 def first_line(error: Exception) -> str:
     """What a one-line message quotes of another library's error."""
     line = next(iter(str(error).splitlines()), type(error).__name__)
@@ -234,16 +196,9 @@ def _read_json(path: Path) -> dict[str, Any] | None:
         content = json.loads(path.read_text())
         if not isinstance(content, dict):
             raise ValueError("no JSON object")
-    except (OSError, ValueError) as error:
+    except _READ_ERRORS as error:
         raise RecordsError(_damaged(path, error)) from error
     return content
-
-
-def _unwritable(workdir: Path, error: OSError) -> RecordsError:
-    return RecordsError(
-        f"--workdir={workdir} cannot be written ({error.strerror}): give a folder that "
-        "can, with room on its disk"
-    )
 
 
 def _damaged(path: Path, error: Exception) -> str:

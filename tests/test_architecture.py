@@ -20,7 +20,7 @@ FLOORS = [
         "images",
         "ops",
     },
-    {"models", "optim", "plots", "progress", "tensorboard"},
+    {"models", "optim", "plots", "progress", "run_folder", "tensorboard"},
     {"step"},
     {"parallel", "checkpoints"},
     {"train", "predict"},

@@ -141,7 +141,7 @@ MODES = {
         "--mode=evaluate --workdir=none", "--workdir=none holds", "give the folder",
     ),
     "evaluate a file": (
-        "--mode=evaluate --workdir=text.png", "--workdir=text.png", "give the folder",
+        "--mode=evaluate --workdir=text.png", "--workdir=text.png", "give another",
     ),
     "evaluate in a device": (
         "--mode=evaluate --workdir=/dev/null/x", "=/dev/null/x holds", "give the",
@@ -160,7 +160,7 @@ MODES = {
 }  # fmt: skip
 FOLDERS = {
     "workdir is a file": (
-        f"{TRAIN} --workdir=text.png", "--workdir=text.png", "give a folder that can",
+        f"{TRAIN} --workdir=text.png", "--workdir=text.png", "give another",
     ),
     "workdir in a file": (
         f"{TRAIN} --workdir=text.png/x", "--workdir=text.png/x", "give a folder",
@@ -255,8 +255,8 @@ UNREADABLE = {
 }
 # The same, or the change to it; ... leaves a setting out.
 CONFIGS = UNREADABLE | {
-    "list for a config": ([1], "damaged (list instead of names", DAMAGED),
-    "number for a config": (7, "damaged (int instead of names", DAMAGED),
+    "list for a config": ([1], "damaged (no JSON object", DAMAGED),
+    "number for a config": (7, "damaged (no JSON object", DAMAGED),
     "config without model": ({"model": ...}, "damaged (model is missing)", DAMAGED),
     "config of another version": ({"momentum": 0.9}, "momentum", "use that version"),
     "list of models": ({"model": ["gru"]}, "--model=['gru']", DAMAGED),
@@ -491,8 +491,7 @@ def test_names_with_spaces_and_of_any_script_serve(launch, here):
     assert (workdir / "figures/images.png").exists()
 
 
-# As the tables above, to which a line is to be moved once it is right.
-OPEN = {
+FOLDERS = {
     "train in a long name": (f"{TRAIN} --workdir={LONG}", f"--workdir={LONG}", "give "),
     "evaluate in a long name": (
         f"--mode=evaluate --workdir={LONG}", f"--workdir={LONG}", "give ",
@@ -504,6 +503,9 @@ OPEN = {
         f"--mode=predict --workdir={LONG} --images=digit.png",
         f"--workdir={LONG}", "give ",
     ),
+    "train in no name": (f"{TRAIN} --workdir=", "--workdir= cannot", "give "),
+    "plot in no name": ("--mode=plot --workdir=", "--workdir= cannot", "give "),
+    "train at nobody": (f"{TRAIN} --workdir=~no-one/x", "--workdir=~no-one/x", "give "),
     "train in a name of bytes": (f"{TRAIN} --workdir=\udcff", "\\udcff", "give "),
     "nothing left to train on": (
         f"{TRAIN} --workdir=new --validation_fraction=0.9999",
@@ -512,7 +514,7 @@ OPEN = {
 }  # fmt: skip
 # id, which begins with the mode -> (file of a run, its content, what the line says);
 # None is for no such file, ... for a folder.
-OPEN_RUNS = {
+RUN_FILES = {
     "evaluate: config is a folder": ("config.json", ..., "restore"),
     "evaluate: config too deep": ("config.json", b"[" * 9**5, "restore"),
     "evaluate: list for a config": ("config.json", b"[1]", "restore"),
@@ -525,18 +527,15 @@ OPEN_RUNS = {
     "plot: result of nothing": ("result.json", b"{}", "restore"),
     "plot: figures in the way": ("figures", b"", "give "),
 }
-still_open = pytest.mark.xfail(strict=True, reason="not told in one line yet")
 
 
-@still_open
-@pytest.mark.parametrize("arguments, told", table(OPEN))
-def test_still_open(launch, here, arguments, told):
+@pytest.mark.parametrize("arguments, told", table(FOLDERS))
+def test_unusable_folder(launch, here, arguments, told):
     assert_told(launch, here, arguments.split(), "error: ", *told)
 
 
-@still_open
-@pytest.mark.parametrize("file, told", table(OPEN_RUNS))
-def test_still_open_of_runs(launch, here, request, file, told):
+@pytest.mark.parametrize("file, told", table(RUN_FILES))
+def test_damaged_file_of_a_run(launch, here, request, file, told):
     content, remedy = told
     mode = request.node.callspec.id.partition(":")[0]
     with changed_run(here, {}) as workdir:
@@ -550,7 +549,6 @@ def test_still_open_of_runs(launch, here, request, file, told):
         assert_told(launch, here, arguments, "error: ", f"changed/{file}", remedy)
 
 
-@still_open
 def test_names_that_the_figures_cannot_show_serve(launch, here):
     shutil.copy(here / "digit.png", here / "文字 7.png")
     done = launch(*PREDICT.split(), "--images=文字 7.png", cwd=here)

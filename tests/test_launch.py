@@ -98,6 +98,24 @@ def test_predict_classifies_a_persons_files(trained, tmp_path):
     assert (workdir / "figures/images.png").exists()
 
 
+def test_a_terminal_without_the_letters_of_a_name_serves(trained, tmp_path):
+    folder, workdir, _, _ = trained
+    image = datasets.load("digits").test_images[0, ..., 0]
+    Image.fromarray(image).save(tmp_path / "größe.png")
+    output, _ = launch(
+        "--mode=predict", f"--workdir={workdir}", "--images=größe.png",
+        cwd=tmp_path, PYTHONIOENCODING="ascii",
+    )  # fmt: skip
+    assert output.startswith("gr\\xf6\\xdfe.png: ")
+
+
+def test_a_platform_that_is_not_there_is_told(tmp_path):
+    _, errors = launch("--dataset=digits", cwd=tmp_path, code=1, JAX_PLATFORMS="tpu")
+    [line] = [x for x in errors.splitlines() if x.startswith("error: ")]
+    assert "JAX_PLATFORMS=tpu: JAX finds no such device" in line and "unset" in line
+    assert "Traceback" not in errors and not any(tmp_path.iterdir())
+
+
 def test_a_terminated_run_goes_on_to_the_same_bits(trained, tmp_path):
     _, undisturbed, _, _ = trained
     arguments = (*SMALL, f"--workdir={tmp_path / 'run'}")

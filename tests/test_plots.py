@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from mnist_jax import plots, records
+from mnist_jax.config import make_config
 from mnist_jax.plots import choice, draw, figures
 
 FIGURES = {"samples", "curves", "confusion_matrix", "predictions", "mistakes"}
@@ -39,11 +40,11 @@ def make_run(workdir, num_mistakes=40, names=DIGITS):
     matrix = np.zeros((10, 10), int)
     np.add.at(matrix, (labels, answers), 1)
     shown = plots.choose_shown(probabilities, labels)
-    records.write_config(workdir, {"model": "gru", "dataset": "mnist", "seed": 4})
+    records.write_config(workdir, make_config("gru", "mnist", seed=4).to_dict())
     records.write_metrics(workdir, make_epochs(3))
-    records.write_result(
-        workdir, {"class_names": list(names), "confusion_matrix": matrix.tolist()}
-    )
+    result = dict.fromkeys(records.RESULT_KEYS, 0)
+    result |= {"class_names": list(names), "confusion_matrix": matrix.tolist()}
+    records.write_result(workdir, result)
     records.write_predictions(
         workdir,
         records.Predictions(

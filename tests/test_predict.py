@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mnist_jax import datasets, predict, records, train
-from mnist_jax.config import ConfigError, make_config
+from mnist_jax.config import make_config
 
 
 @pytest.fixture(scope="module")
@@ -50,5 +50,5 @@ def test_no_run_is_told(tmp_path):
 
 def test_settings_of_another_version_are_told(tmp_path):
     records.write_config(tmp_path, {"model": "mlp", "dataset": "digits", "magic": 1})
-    with pytest.raises(ConfigError, match="unknown settings magic"):
+    with pytest.raises(records.RecordsError, match="config.json: unknown.* magic"):
         predict.load_config(tmp_path)

@@ -20,6 +20,7 @@ from runs_of_launch import (
 
 from mnist_jax import parallel, records
 from mnist_jax.config import ConfigError
+from mnist_jax.parallel import processes
 
 ONE_DEVICE = "--xla_force_host_platform_device_count=1"
 MINUTE = 60
@@ -56,7 +57,7 @@ def start_all(number, *arguments, cwd, others=()):
     return processes
 
 
-def finish(processes, seconds=300):
+def finish(runs, seconds=300):
     """[(status, stderr)] of all; kills what is left after so long, and fails."""
     try:
         outputs = [process.communicate(timeout=seconds) for process in processes]
@@ -125,10 +126,10 @@ def test_only_the_first_process_writes(two):
 
 def test_all_stop_together_and_go_on_exactly(two, tmp_path):
     command = (*SMALL, "--epochs=20", f"--workdir={tmp_path / 'run'}")
-    processes = start_all(2, *command, cwd=tmp_path)
-    assert wait_until(lambda: has_checkpoint(tmp_path / "run"), processes[1])
-    processes[1].send_signal(signal.SIGTERM)
-    for status, errors in finish(processes):
+    runs = start_all(2, *command, cwd=tmp_path)
+    assert wait_until(lambda: has_checkpoint(tmp_path / "run"), runs[1])
+    runs[1].send_signal(signal.SIGTERM)
+    for status, errors in finish(runs):
         assert status == 128 + signal.SIGTERM, errors
         assert "stopped by SIGTERM after step" in errors
     train_all(2, *command, cwd=tmp_path)
@@ -137,10 +138,10 @@ def test_all_stop_together_and_go_on_exactly(two, tmp_path):
 
 def test_the_others_end_when_one_is_killed_and_the_run_goes_on_exactly(two, tmp_path):
     command = (*SMALL, "--epochs=20", f"--workdir={tmp_path / 'run'}")
-    processes = start_all(2, *command, cwd=tmp_path)
-    assert wait_until(lambda: has_checkpoint(tmp_path / "run"), processes[1])
-    processes[1].kill()
-    (status, errors), _ = finish(processes, MINUTE)
+    runs = start_all(2, *command, cwd=tmp_path)
+    assert wait_until(lambda: has_checkpoint(tmp_path / "run"), runs[1])
+    runs[1].kill()
+    (status, errors), _ = finish(runs, MINUTE)
     assert status == 1
     [line] = error_lines(errors)
     assert "another of the 2 processes ended" in line and "go on from" in line
@@ -150,10 +151,10 @@ def test_the_others_end_when_one_is_killed_and_the_run_goes_on_exactly(two, tmp_
 
 def test_the_others_end_when_the_first_is_killed(tmp_path):
     command = (*SMALL, "--epochs=400", f"--workdir={tmp_path / 'run'}")
-    processes = start_all(2, *command, cwd=tmp_path)
-    assert wait_until(lambda: has_checkpoint(tmp_path / "run"), processes[0])
-    processes[0].kill()
-    _, (status, errors) = finish(processes, MINUTE)
+    runs = start_all(2, *command, cwd=tmp_path)
+    assert wait_until(lambda: has_checkpoint(tmp_path / "run"), runs[0])
+    runs[0].kill()
+    _, (status, errors) = finish(runs, MINUTE)
     # The first carries what connects them: JAX may end the others by itself.
     assert status in (1, -signal.SIGABRT)
     assert error_lines(errors) or "coordination service" in errors
@@ -161,10 +162,10 @@ def test_the_others_end_when_the_first_is_killed(tmp_path):
 
 def test_four_processes_train_and_end_when_one_is_killed(tmp_path):
     command = (*SMALL, "--epochs=6", f"--workdir={tmp_path / 'run'}")
-    processes = start_all(4, *command, "--epochs=400", cwd=tmp_path)
-    assert wait_until(lambda: has_checkpoint(tmp_path / "run"), processes[2])
-    processes[2].kill()
-    ends = finish(processes, MINUTE)
+    runs = start_all(4, *command, "--epochs=400", cwd=tmp_path)
+    assert wait_until(lambda: has_checkpoint(tmp_path / "run"), runs[2])
+    runs[2].kill()
+    ends = finish(runs, MINUTE)
     for number in (0, 1, 3):
         status, errors = ends[number]
         assert status in (1, -signal.SIGABRT), errors
@@ -188,12 +189,12 @@ def test_processes_that_would_train_differently_are_told(tmp_path):
 
 
 def test_what_one_cannot_do_ends_all(tmp_path):
-    command = (*SMALL, "--epochs=2", f"--workdir={tmp_path / 'file'}")
+    command = (*SMALL, "--epochs=2", f"--workdir={tmp_path / 'file/run'}")
     (tmp_path / "file").write_text("mine")
     ends = finish(start_all(2, *command, cwd=tmp_path), MINUTE)
     assert [status for status, _ in ends] == [1, 1]
     [[first], [second]] = [error_lines(errors) for _, errors in ends]
-    assert first.startswith(f"error: --workdir={tmp_path / 'file'} cannot be written")
+    assert first.startswith(f"error: --workdir={tmp_path / 'file/run'} cannot be")
     assert second == first.replace("error: ", "error: process 0: ")
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -215,7 +216,7 @@ def test_what_one_cannot_do_ends_all(tmp_path):
 )
 def test_flags_that_do_not_fit_are_told(arguments, expected):
     with pytest.raises(ConfigError, match=expected):
-        parallel.join(*arguments)
+        processes.join(*arguments)
 
 
 def test_auto_outside_of_a_cluster_is_told(tmp_path):
@@ -250,8 +251,7 @@ import json, sys
 import numpy as np
 from mnist_jax import parallel
 
-parallel.start(1)
-parallel.join(sys.argv[1], 2, int(sys.argv[2]))
+parallel.start(1, sys.argv[1], 2, int(sys.argv[2]))
 number = int(sys.argv[2])
 tree = {"a": np.array([-0.0, 0.1, np.nan])[number:], "b": np.arange(3) * (1 - number)}
 tree["a"] = np.resize(tree["a"], 3) if number else tree["a"]

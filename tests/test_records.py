@@ -16,14 +16,16 @@ EPOCH = {
     "images_per_second": 100.0,
 }
 
+RESULT = {**dict.fromkeys(records.RESULT_KEYS, 1), "test_accuracy": 1 / 3}
+
 
 def test_what_is_written_is_read_back_exactly(tmp_path):
     records.write_config(tmp_path, {"model": "gru"})
     records.write_metrics(tmp_path, [EPOCH, {**EPOCH, "epoch": 2}])
-    records.write_result(tmp_path, {"test_accuracy": 1 / 3})
+    records.write_result(tmp_path, RESULT)
     assert records.read_config(tmp_path) == {"model": "gru"}
     assert records.read_metrics(tmp_path) == [EPOCH, {**EPOCH, "epoch": 2}]
-    assert records.read_result(tmp_path) == {"test_accuracy": 1 / 3}
+    assert records.read_result(tmp_path) == RESULT
 
 
 def test_metrics_have_one_json_line_per_epoch(tmp_path):
@@ -74,41 +76,13 @@ def test_damage_is_told_in_one_line_with_the_file(tmp_path, name, read, content)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
-    records.write_result(tmp_path, {"old": 1})
+    records.write_result(tmp_path, RESULT)
 
     def fail(*arguments):
         raise OSError("disk full")
 
     monkeypatch.setattr(records.os, "fsync", fail)
     with pytest.raises(OSError, match="disk full"):
-        records.write_result(tmp_path, {"new": 2})
-    assert records.read_result(tmp_path) == {"old": 1}
+        records.write_result(tmp_path, {})
+    assert records.read_result(tmp_path) == RESULT
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
-
-
-def test_overwriting_removes_the_run_and_nothing_else(tmp_path):
-    records.write_config(tmp_path, {"old": 1})
-    records.write_metrics(tmp_path, [EPOCH])
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "notes.txt").write_text("mine")
-    records.start_run(tmp_path, {"new": 2}, overwrite=True)
-    assert records.read_config(tmp_path) == {"new": 2}
-    names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["config.json", "notes.txt"]
-
-
-def test_a_workdir_that_is_a_file_is_refused(tmp_path):
-    path = tmp_path / "file"
-    path.write_text("mine")
-    with pytest.raises(records.RecordsError, match="--workdir=.*cannot be written"):
-        records.start_run(path, {}, overwrite=True)
-    assert path.read_text() == "mine"
-
-
-def test_checkpoints_of_an_unknown_run_are_not_taken_for_ones_own(tmp_path):
-    (tmp_path / "checkpoints").mkdir()
-    with pytest.raises(records.RecordsError, match="checkpoints without a config.json"):
-        records.start_run(tmp_path, {}, overwrite=False)
-    records.start_run(tmp_path, {"new": 2}, overwrite=True)
-    records.start_run(tmp_path, {"new": 2}, overwrite=False)
-    assert records.read_config(tmp_path) == {"new": 2}

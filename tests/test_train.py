@@ -10,7 +10,7 @@ from runs_of_launch import assert_same_bits, saved, without_times
 from mnist_jax import models, records, train
 from mnist_jax.config import ConfigError, make_config
 from mnist_jax.train import loop
-from mnist_jax.train.run import epoch_order, make_programs, prepare
+from mnist_jax.train.run import count_steps, epoch_order, make_programs, prepare
 
 
 def make_mlp(**settings):
@@ -210,6 +210,14 @@ def test_lost_metrics_are_written_again_from_the_checkpoint(
         (tmp_path / records.METRICS).write_text(content)
     train.train_and_evaluate(config, tmp_path)
     assert without_times(tmp_path) == without_times(workdir)
+
+
+def test_steps_that_cannot_be_counted_are_refused():
+    config = make_config("mlp", "mnist", epochs=100_000, batch_size=1)
+    with pytest.raises(ConfigError, match="--epochs=100000: .* give 39768 or fewer"):
+        count_steps(config, 54_000)
+    with pytest.raises(ConfigError, match="--validation_fraction=0.1: .* lower it"):
+        count_steps(config, 0)
 
 
 def test_epoch_order_is_a_function_of_seed_and_epoch():

@@ -9,6 +9,7 @@ import jax
 from mnist_jax.config import ConfigError
 from mnist_jax.cost import Work
 from mnist_jax.ops.platform import on_cpu
+from mnist_jax.parallel import processes
 from mnist_jax.parallel.canaries import check_arithmetic
 from mnist_jax.parallel.chunks import local_devices
 
@@ -24,22 +25,39 @@ _MIN_IMAGES_PER_DEVICE = 8  # with fewer, products are too thin
 _IMAGES_IN_CACHE, _LEAST_USES = 64, 4
 
 
-def start(num_devices: int = 0) -> None:
-    """Gives JAX one virtual device per CPU core; call it before JAX's first use.
+def start(
+    num_devices: int = 0,
+    coordinator_address: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+) -> None:
+    """Gives JAX its devices; call it before JAX's first use.
 
-    One device per core, each working alone on its part of the batch, is faster than
-    one device that spreads every small product over all cores. It has no effect on
-    GPU and TPU, nor where XLA_FLAGS already sets the number.
+    On CPU these are virtual, one per core: each working alone on its part of the batch
+    is faster than one device that spreads every small product over all cores. XLA_FLAGS
+    may set another number.
 
     Args:
-      num_devices: how many to make; 0 for one per core that this process may use.
+      num_devices: how many to make on CPU; 0 for one per core that this process may
+        use.
+      coordinator_address, num_processes, process_id: see `processes.join`.
 
     Raises:
+      ConfigError: there is no device, or see `processes.join`.
+      ProcessError: see `processes.join`.
       RuntimeError: JAX was used before.
     """
-    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
-        return
-    jax.config.update("jax_num_cpu_devices", num_devices or count_cores())
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        jax.config.update("jax_num_cpu_devices", num_devices or count_cores())
+    processes.join(coordinator_address, num_processes, process_id)
+    try:
+        jax.devices()
+    except (AssertionError, RuntimeError) as error:
+        raise ConfigError(
+            f"JAX_PLATFORMS={jax.config.jax_platforms}: JAX finds no such device "
+            f"({' '.join(str(error).split())[:160]}): install what it needs, as in "
+            "pip install -e '.[cuda]', or leave JAX_PLATFORMS unset"
+        ) from error
 
 
 def count_cores() -> int:

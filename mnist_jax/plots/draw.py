@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from mnist_jax import records
+from mnist_jax.config import Config
 from mnist_jax.plots.choice import NUM_MISTAKES, NUM_RANDOM, rank_mistakes
 
 
@@ -23,13 +24,14 @@ def draw_all(workdir: Path) -> list[Path]:
     """
     from mnist_jax.plots import figures
 
-    config, epochs = records.read_config(workdir), records.read_metrics(workdir)
+    config = records.read_config(workdir, Config.from_dict)
+    epochs = records.read_metrics(workdir)
     if config is None or not epochs:
         raise records.RecordsError(
             f"--workdir={workdir} holds no finished epoch: nothing to draw; give the "
             "folder of a run"
         )
-    title = run_title(config)
+    title = run_title(config.to_dict())
     drawn = {"curves": figures.curves(epochs, title)}
     result = records.read_result(workdir)
     predictions = records.read_predictions(workdir)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mnist_jax import datasets, parallel, records
+from mnist_jax import datasets, parallel, records, run_folder
 from mnist_jax.checkpoints import CheckpointError, Checkpoints
 from mnist_jax.config import Config, ConfigError
 from mnist_jax.train.loop import Interrupted, TrainingError, fit
@@ -86,10 +86,10 @@ def _open(
     held: contextlib.ExitStack, config: Config, workdir: Path, overwrite: bool
 ) -> tuple[dict[str, Any] | None, Checkpoints | None]:
     """Locks `workdir` until `held` closes; a result if another process was faster."""
-    held.enter_context(records.lock(workdir))
+    held.enter_context(run_folder.lock(workdir))
     if not overwrite and (result := check_workdir(config, workdir)):
         return result, None
-    records.start_run(workdir, config.to_dict(), overwrite)
+    run_folder.start(workdir, config.to_dict(), overwrite)
     return None, held.enter_context(Checkpoints(workdir))
 
 
@@ -99,10 +99,9 @@ def check_workdir(config: Config, workdir: Path) -> dict[str, Any] | None:
     Raises:
       RecordsError: `workdir` holds another run.
     """
-    settings = records.read_config(workdir)
-    if settings is None:
+    stored = records.read_config(workdir, Config.from_dict)
+    if stored is None:
         return None
-    stored = Config.from_dict(settings)
     different = [
         f"--{name}={getattr(stored, name)} there, {getattr(config, name)} here"
         for name in stored.differences(config)

@@ -12,6 +12,8 @@ import optax
 from mnist_jax import cost, datasets, models, optim, parallel, step
 from mnist_jax.config import NOT_IDENTITY, Config, ConfigError
 
+_MOST_STEPS = 2**31 - 1  # that an int32 counts
+
 
 class Programs(NamedTuple):
     """What trains a model."""
@@ -82,12 +84,23 @@ def count_steps(config: Config, num_images: int) -> int:
     Raises:
       ConfigError: there is none.
     """
+    if num_images == 0:
+        raise ConfigError(
+            f"--validation_fraction={config.validation_fraction}: it leaves no image "
+            f"of {config.dataset} to train on; lower it"
+        )
     if num_images < config.batch_size:
         raise ConfigError(
             f"--batch_size={config.batch_size}: {config.dataset} has {num_images} "
             "images to train on; give that many or fewer"
         )
-    return num_images // config.batch_size
+    num_steps = num_images // config.batch_size
+    if num_steps * config.epochs > _MOST_STEPS:
+        raise ConfigError(
+            f"--epochs={config.epochs}: more than {_MOST_STEPS} steps of "
+            f"{config.batch_size} images; give {_MOST_STEPS // num_steps} or fewer"
+        )
+    return num_steps
 
 
 def make_programs(
