@@ -173,23 +173,6 @@ def test_devices_follow_the_work_in_a_batch(model, num_devices):
     assert count(dataclasses.replace(config, num_devices=2)) == 2
 
 
-def test_other_devices_go_on_with_a_run(finished, tmp_path, monkeypatch):
-    config, workdir, result = finished
-
-    def stop(*arguments):
-        signal.raise_signal(signal.SIGINT)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "_check_finite", stop)
-        with pytest.raises(train.Interrupted):
-            train.train_and_evaluate(config, tmp_path)
-    train.train_and_evaluate(make_mlp(num_devices=4), tmp_path)
-    for ours, theirs in zip(
-        without_times(tmp_path), without_times(workdir), strict=True
-    ):
-        assert ours["train_loss"] == pytest.approx(theirs["train_loss"], abs=1e-3)
-
-
 @pytest.mark.parametrize("content", [None, "", '{"epoch": 1, "train_l', "[]\n{}\n"])
 def test_lost_metrics_are_written_again_from_the_checkpoint(
     finished, tmp_path, monkeypatch, content
