@@ -106,7 +106,7 @@ def _parse_arguments():
     # Not the standard output, to which libraries print.
     parser.add_argument("--replies", type=int, default=1, help="a file descriptor")
     given = parser.parse_args()
-    with np.load(given.data) as arrays:
+    with np.load(given.data, allow_pickle=False) as arrays:
         task = Task(
             given.lane,
             given.model,

@@ -111,7 +111,8 @@ def load(
     name = prepare(name, data_dir, raw_dir)
     from mnist_jax.datasets import prepared
 
-    return Dataset(**prepared.read(name, _data_dir(data_dir)))
+    data = prepared.read(name, _data_dir(data_dir))
+    return Dataset(class_names=class_names(name), **data)
 
 
 def class_names(name: str) -> tuple[str, ...]:

@@ -1,10 +1,12 @@
-"""Downloads by tfds's download manager that end in bounded time.
+"""Downloads by tfds's download manager, over HTTPS alone, that end in bounded time.
 
 On its own tfds passes no time-out and retries ten times, so a machine without a
-network waits for minutes and a server that stalls is waited for without end.
+network waits for minutes and a server that stalls is waited for without end. It also
+follows a redirection to wherever it leads.
 """
 
 import contextlib
+import ipaddress
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -20,6 +22,18 @@ from mnist_jax.datasets import idx
 
 ANSWER_SECONDS = 3.0  # for a mirror to answer at all
 READ_SECONDS = 4.0  # between two pieces of a file
+
+
+class _NotHttps(requests.RequestException):
+    """A request that is not made; the message is a few words."""
+
+
+class _HttpsAdapter(requests.adapters.HTTPAdapter):
+    """Sends over HTTPS, or to this machine."""
+
+    def send(self, request, **kwargs):
+        _require_https(request.url)
+        return super().send(request, **kwargs)
 
 
 def fetch(
@@ -81,7 +95,10 @@ def _answering(base_urls: Sequence[str], problems: list[str]) -> list[str]:
     def ask(base_url: str) -> None:
         url = f"{base_url}{idx.FILES['test_labels']}.gz"
         try:
-            status = requests.get(url, timeout=ANSWER_SECONDS).status_code
+            with requests.Session() as session:
+                for scheme in ("http://", "https://"):
+                    session.mount(scheme, _HttpsAdapter())
+                status = session.get(url, timeout=ANSWER_SECONDS).status_code
             replies[base_url] = "" if status == 200 else f"HTTP {status}"
         except OSError as error:
             replies[base_url] = _reason(error)
@@ -102,7 +119,7 @@ def _answering(base_urls: Sequence[str], problems: list[str]) -> list[str]:
 
 @contextlib.contextmanager
 def _bounded_requests() -> Iterator[None]:
-    """Gives every request made meanwhile time-outs and no retries.
+    """Gives every request made meanwhile HTTPS, time-outs and no retries.
 
     tfds makes its own `requests.Session`, so the one place to reach is the adapter
     through which each session sends. A transfer still running when the context is
@@ -112,6 +129,7 @@ def _bounded_requests() -> Iterator[None]:
     over = threading.Event()
 
     def bounded_send(adapter, request, **kwargs):
+        _require_https(request.url)
         adapter.max_retries = urllib3.Retry(0, read=False)
         kwargs["timeout"] = (ANSWER_SECONDS, READ_SECONDS)
         response = send(adapter, request, **kwargs)
@@ -134,8 +152,29 @@ def _bounded_requests() -> Iterator[None]:
         over.set()
 
 
+def _require_https(url: str) -> None:
+    """Refuses to send a request, be it the first or where another was redirected.
+
+    Raises:
+      _NotHttps: it would go over a network, and not over HTTPS.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "https" or _is_this_machine(parts.hostname or ""):
+        return
+    raise _NotHttps(f"{parts.scheme}://{parts.netloc} refused, expected https")
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def _reason(error: Exception) -> str:
     """What went wrong, in a few words: requests' own messages fill a screen."""
+    if isinstance(error, _NotHttps):
+        return str(error)
     if isinstance(error, tfds_download.download_manager.NonMatchingChecksumError):
         return "SHA-256 differs from the recorded one"
     if isinstance(error, tfds_download.DownloadError):

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -14,6 +15,8 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from mnist_jax.datasets import idx
 from mnist_jax.datasets.builders import MnistJaxDigits, MnistJaxIdx
+
+_FEATURES = "tensorflow_datasets.core.features."
 
 
 def prepare(name: str, data_dir: Path, raw_dir: Path | None) -> None:
@@ -54,13 +57,14 @@ def read(name: str, data_dir: Path) -> dict[str, Any]:
     """Reads a prepared data set.
 
     Returns:
-      The fields of `Dataset` by name.
+      The fields of `Dataset` by name, but for the class names, which are not data.
 
     Raises:
       idx.DatasetError: the files are damaged.
     """
     path = _prepared_dir(name, data_dir)
     try:
+        _check_features(path)
         builder = tfds.builder_from_directory(path)
         sources = builder.as_data_source(
             deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
@@ -69,7 +73,6 @@ def read(name: str, data_dir: Path) -> dict[str, Any]:
         test_images, test_labels = _decode(sources["test"])
         return dict(
             name=name,
-            class_names=tuple(builder.info.features["label"].names),
             provenance=builder.info.metadata["provenance"],
             train_images=train_images,
             train_labels=train_labels,
@@ -82,6 +85,23 @@ def read(name: str, data_dir: Path) -> dict[str, Any]:
             f"{path}: the prepared data are damaged ({_first_line(error)}); "
             "expected the files as tfds wrote them; delete this folder and run again"
         ) from error
+
+
+def _check_features(path: Path) -> None:
+    """Refuses features that tfds does not have: it imports every module named there.
+
+    Raises:
+      ValueError: the file names something else.
+    """
+    nodes = [json.loads((path / "features.json").read_text())]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, dict | list):
+            nodes += node.values() if isinstance(node, dict) else node
+        elif isinstance(node, str) and "." in node and not node.startswith(_FEATURES):
+            raise ValueError(
+                f"features.json names {node!r}, not one of tfds's features"
+            )
 
 
 def _decode(source) -> tuple[np.ndarray, np.ndarray]:
