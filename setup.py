@@ -12,7 +12,7 @@ VERSION = re.search(
 
 # jaxlib 0.10.2 miscalculates batched reductions on CPU (jax-ml/jax#39103).
 JAX = ">=0.10.0,!=0.10.2"
-TENSORBOARD = "tensorboardX>=2.6.2"
+TENSORBOARD = "tensorboardX>=2.6.2.2"
 
 setup(
     name="mnist_jax",
@@ -31,7 +31,7 @@ setup(
         "matplotlib>=3.9",
         "numpy>=2.0",
         "optax>=0.2.6",
-        "orbax-checkpoint>=0.11.30",
+        "orbax-checkpoint>=0.11.31",
         "pillow>=11.0",
         "requests>=2.32.2",
         "scikit-learn>=1.5",
@@ -44,7 +44,7 @@ setup(
         "test": [
             "hypothesis>=6.100",
             "pytest>=8.2",
-            "pytest-xdist>=3.6",
+            "pytest-xdist>=3.6.1",
             "ruff>=0.9",
             TENSORBOARD,
         ],
