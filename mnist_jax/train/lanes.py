@@ -171,7 +171,9 @@ class Lanes:
         lanes = []
         for path in paths:
             try:
-                with np.load(path, allow_pickle=False) as file:
+                # From memory: np.load leaves a damaged file open.
+                content = io.BytesIO(path.read_bytes())
+                with np.load(content, allow_pickle=False) as file:
                     leaves = [file[name] for name in file.files]
             except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
                 raise ConfigError(
