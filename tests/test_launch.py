@@ -7,7 +7,7 @@ import signal
 import numpy as np
 import pytest
 from PIL import Image
-from runs_of_launch import launch, start, without_times
+from runs_of_launch import assert_same_run, launch, start
 
 from mnist_jax import datasets, records
 
@@ -41,6 +41,12 @@ def test_the_same_command_again_says_that_the_run_is_complete(trained):
     output, _ = launch(*SMALL, cwd=folder)
     assert "was complete before" in output and "--overwrite" in output
     assert (workdir / "result.json").read_bytes() == before
+
+
+def test_the_same_command_in_another_process_gives_the_same_bits(trained, tmp_path):
+    _, workdir, _, _ = trained
+    launch(*SMALL, "--workdir=again", cwd=tmp_path, PYTHONHASHSEED="7")
+    assert_same_run(tmp_path / "again", workdir)
 
 
 def test_other_settings_are_refused_in_the_same_workdir(trained):
@@ -131,7 +137,7 @@ def test_a_terminated_run_goes_on_to_the_same_bits(trained, tmp_path):
         assert "the same command, without --overwrite, goes on from there" in errors
         assert not (tmp_path / "run/result.json").exists()
         launch(*arguments, cwd=tmp_path)
-    assert without_times(tmp_path / "run") == without_times(undisturbed)
+    assert_same_run(tmp_path / "run", undisturbed)
 
 
 def test_a_damaged_result_can_be_overwritten_as_its_message_says(tmp_path):

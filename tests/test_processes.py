@@ -39,11 +39,11 @@ def start_all(number, *arguments, cwd, others=()):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    processes = []
+    runs = []
     for i in range(number):
         folder = cwd / f"process-{i}"
         folder.mkdir(exist_ok=True)
-        processes.append(
+        runs.append(
             start(
                 *arguments,
                 *(others if i else ()),
@@ -54,19 +54,19 @@ def start_all(number, *arguments, cwd, others=()):
                 XLA_FLAGS=ONE_DEVICE,
             )
         )
-    return processes
+    return runs
 
 
 def finish(runs, seconds=300):
     """[(status, stderr)] of all; kills what is left after so long, and fails."""
     try:
-        outputs = [process.communicate(timeout=seconds) for process in processes]
+        outputs = [process.communicate(timeout=seconds) for process in runs]
     finally:
-        for process in processes:
+        for process in runs:
             process.kill()
     for _, errors in outputs:
         assert "Traceback" not in errors, errors
-    return [(p.returncode, o[1]) for p, o in zip(processes, outputs, strict=True)]
+    return [(p.returncode, o[1]) for p, o in zip(runs, outputs, strict=True)]
 
 
 def train_all(number, *arguments, cwd):
@@ -186,6 +186,31 @@ def test_processes_that_would_train_differently_are_told(tmp_path):
         [line] = error_lines(errors)
         assert "has other settings, data or versions than process" in line
     assert not (tmp_path / "run").exists()
+
+
+def test_slurm_says_who_is_who(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = ("127.0.0.1", str(free.getsockname()[1]))
+    command = (*SMALL, "--epochs=1", f"--workdir={tmp_path / 'run'}")
+    runs = [
+        start(
+            *command,
+            "--coordinator_address=auto",
+            cwd=tmp_path,
+            XLA_FLAGS=ONE_DEVICE,
+            SLURM_JOB_ID="1",
+            SLURM_STEP_NODELIST=address[0],
+            SLURM_NTASKS="2",
+            SLURM_PROCID=str(i),
+            SLURM_LOCALID=str(i),
+            JAX_COORDINATOR_PORT=address[1],
+        )
+        for i in range(2)
+    ]
+    for status, errors in finish(runs):
+        assert status == 0, errors
+    assert records.read_result(tmp_path / "run")["device"]["num_processes"] == 2
 
 
 def test_what_one_cannot_do_ends_all(tmp_path):
