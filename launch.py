@@ -10,7 +10,9 @@ A flag of a setting whose default is not stated takes it from the model's preset
 
 import functools
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import app, flags, logging
@@ -165,12 +167,16 @@ def train_mode() -> None:
             write(epochs)
 
     result = train.train_and_evaluate(config, workdir, _OVERWRITE.value, on_epochs)
-    if not parallel.is_first():
-        return
-    if write:
-        write(records.read_metrics(workdir))
-    plots.draw_all(workdir)
-    if not starts:
+    with parallel.lost_is_told(), parallel.together(train.USER_ERRORS):
+        if parallel.is_first():
+            if write:
+                write(records.read_metrics(workdir))
+            plots.draw_all(workdir)
+            tell(result, workdir, was_complete=not starts)
+
+
+def tell(result: Mapping[str, Any], workdir: Path, was_complete: bool) -> None:
+    if was_complete:
         print(f"{workdir} was complete before; --overwrite trains it again")
     print(
         f"test accuracy {result['test_accuracy']:.2%}, loss {result['test_loss']:.4f} "

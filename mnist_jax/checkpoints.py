@@ -8,6 +8,7 @@ the epochs so far and SHA-256 sums of all three, by which damage is known. A che
 that does not read back as it was written gives way to the one before.
 """
 
+import asyncio.log
 import contextlib
 import hashlib
 import json
@@ -112,19 +113,20 @@ class Checkpoints:
             training=ocp.args.StandardSave(training),
             record=ocp.args.JsonSave(record),
         )
-        try:
-            with _quiet():
-                self._manager.save(step, args=items)
-        except Exception as error:  # orbax and tensorstore have many
-            # Its threads go on for a while, writing and logging.
-            logging.set_verbosity(logging.FATAL)
-            _join_writers()
-            self._remove_unfinished()
-            raise CheckpointError(
-                f"{self._folder / str(step)} cannot be written "
-                f"({records.first_line(error)}): make room or give another --workdir; "
-                "the last checkpoint is kept"
-            ) from error
+        with _quiet():
+            try:
+                if not self._manager.save(step, args=items):
+                    raise ValueError(f"after step {self.latest_step()}")
+            except Exception as error:  # orbax and tensorstore have many
+                _join_writers()
+                self._remove_unfinished()
+                # It tells of the tasks that orbax dropped whenever they are collected.
+                asyncio.log.logger.disabled = True
+                raise CheckpointError(
+                    f"{self._folder / str(step)} cannot be written "
+                    f"({records.first_line(error)}): make room or give another "
+                    "--workdir; the last checkpoint is kept"
+                ) from error
 
     def restore_params(self, params: Any) -> Any:
         """The last sound checkpoint's params; `params` gives tree, shapes and dtypes.
@@ -148,22 +150,25 @@ class Checkpoints:
 
     def _restore(self, **templates: Any) -> tuple[dict[str, Any], list[dict]]:
         damaged: dict[int, str] = {}
-        steps = self._manager.all_steps() if self._manager else []
-        for step in sorted(steps, reverse=True):
+        for step in self._steps():
             try:
                 found = self._read(step, templates)
             except _Unusable as error:
                 damaged[step] = str(error)
                 continue
             for bad, reason in damaged.items():
+                kept = "" if self._read_only else f"; now in {self._set_aside(bad)}"
                 logging.warning(
-                    "%s is damaged (%s); going on from %s%s",
+                    "%s is damaged (%s)%s; going on from step %d",
                     self._folder / str(bad),
                     reason,
+                    kept,
                     step,
-                    "" if self._read_only else f", {self._set_aside(bad)} keeps it",
                 )
             return found
+        if self._read_only and damaged and self._steps() != list(damaged):
+            # The process that trains has replaced them in the meantime.
+            return self._restore(**templates)
         if not damaged:
             raise CheckpointError(
                 f"{self._folder} holds no checkpoint: train first, or wait for the "
@@ -175,6 +180,13 @@ class Checkpoints:
             "checkpoint there: restore the folder from a copy, or train again with "
             "--overwrite"
         )
+
+    def _steps(self) -> list[int]:
+        """Of the checkpoints there are now, the last one first."""
+        if self._manager is None:
+            return []
+        self._manager.reload()
+        return sorted(self._manager.all_steps(), reverse=True)
 
     def _read(
         self, step: int, templates: Mapping[str, Any]
@@ -189,20 +201,20 @@ class Checkpoints:
             raise _Unusable("it is laid out by another version of mnist_jax")
         with _unusable():
             sums, epochs = record["sha256"], record["epochs"]
-            found = {"epochs": _digest_json(epochs)}
             args = {
                 name: ocp.args.StandardRestore(jax.tree.map(np.asarray, template))
                 for name, template in templates.items()
             }
-            items = self._manager.restore(step, args=ocp.args.Composite(**args))
-            items = {name: items[name] for name in templates}
-            found |= {name: _digest(tree) for name, tree in items.items()}
-        for name, template in templates.items():
-            if _kinds(items[name]) != _kinds(template):
-                raise _Unusable("it is of another model")
-        for name, digest in found.items():
-            if sums.get(name) != digest:
-                raise _Unusable(f"the SHA-256 sum of its {name} differs")
+            found = self._manager.restore(step, args=ocp.args.Composite(**args))
+            items = {name: found[name] for name in templates}
+            digests = {name: _digest(tree) for name, tree in items.items()}
+            digests["epochs"] = _digest_json(epochs)
+            for name, digest in digests.items():
+                if sums[name] != digest:
+                    raise _Unusable(f"the SHA-256 sum of its {name} differs")
+            for name, template in templates.items():
+                if _kinds(items[name]) != _kinds(template):
+                    raise _Unusable("it is of another model")
         return items, epochs
 
     def _set_aside(self, step: int) -> Path:

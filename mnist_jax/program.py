@@ -1,10 +1,9 @@
 """How a program ends: one line and a status, never a traceback."""
 
-import os
 import signal
 import sys
 import threading
-import time
+import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
@@ -30,22 +29,25 @@ def main_of(
         signal.signal(signal.SIGTERM, _terminate)
         # The libraries report each of their steps at level INFO, absl's default.
         logging.set_verbosity(logging.WARNING)
-        # Libraries raise again, where a result is asked for, what their threads print.
+        # Orbax raises again, in this thread, what its own threads would print.
         threading.excepthook = sys.unraisablehook = _note
-        # A file's name may have letters that the terminal lacks.
-        sys.stdout.reconfigure(errors="backslashreplace")
+        if sys.stdout is not None:
+            # A file's name may have letters that the terminal lacks.
+            sys.stdout.reconfigure(errors="backslashreplace")
         if len(argv) > 1:
             sys.exit(f"error: {argv[1]!r} is not a flag: write --name=value")
         try:
             body()
         except user_errors as error:
-            _fail(f"error: {_one_line(error)}")
+            _end(1, f"error: {_one_line(error)}")
         except train.Interrupted as stop:
-            print(f"{stop}; {go_on}", file=sys.stderr)
-            sys.exit(128 + stop.signal_number)
+            _end(128 + stop.signal_number, f"{stop}; {go_on}")
         except KeyboardInterrupt:
-            print(f"stopped; {go_on}", file=sys.stderr)
-            sys.exit(128 + signal.SIGINT)
+            _end(128 + signal.SIGINT, f"stopped; {go_on}")
+        except Exception:
+            if not parallel.is_one_of_several():
+                raise
+            _end(1, traceback.format_exc())
 
     return main
 
@@ -63,18 +65,11 @@ def _one_line(error: Exception) -> str:
     """The message; what the system says of a file, with the file first."""
     if isinstance(error, OSError) and error.strerror:
         where = error.filename or "the output"
-        return f"{where}: {error.strerror}: give another place, or make room there"
+        remedy = "make room there, or give another place"
+        return f"{where}: {error.strerror}: {remedy}"
     return " ".join(str(error).split())
 
 
-def _fail(line: str) -> NoReturn:
-    if not parallel.is_one_of_several():
-        sys.exit(line)
-    print(line, file=sys.stderr, flush=True)
-    sys.stdout.flush()
-    if parallel.is_first():
-        # The others are ended without a word when this process is gone: they have the
-        # time to say why themselves.
-        time.sleep(2)
-    # In order JAX would wait here for the others, which may wait for this one.
-    os._exit(1)
+def _end(status: int, text: str) -> NoReturn:
+    print(text, file=sys.stderr, flush=True)
+    parallel.leave(status)

@@ -110,12 +110,12 @@ def read_config(workdir: Path, make: Callable[[dict[str, Any]], Any] = dict) -> 
 
     Args:
       workdir: the run's folder.
-      make: what to make of them; its errors are told with the file's name.
+      make: what to make of them; raises ValueError where that cannot be.
     """
     settings = _read_json(workdir / CONFIG)
     try:
-        return settings and make(settings)
-    except Exception as error:
+        return None if settings is None else make(settings)
+    except ValueError as error:
         raise RecordsError(f"{workdir / CONFIG}: {error}") from error
 
 

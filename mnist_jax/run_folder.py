@@ -1,11 +1,14 @@
 """The folder of a run as a place: named by a person, locked, begun."""
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from absl import logging
 
 from mnist_jax import records
 from mnist_jax.records import RecordsError
@@ -16,11 +19,12 @@ except ImportError:  # Windows, where runs are not locked
     fcntl = None
 
 _FILES = (records.RESULT, records.METRICS, records.PREDICTIONS, records.CONFIG)
+# Checkpoints last: without a config they say that something is left to be removed.
 _FOLDERS = (
-    records.CHECKPOINTS,
     records.FIGURES,
     records.TENSORBOARD,
     records.DAMAGED,
+    records.CHECKPOINTS,
 )
 
 
@@ -63,17 +67,19 @@ def lock(workdir: Path) -> Iterator[None]:
         try:
             if fcntl is not None:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise RecordsError(
-                f"{workdir} is in use by process {file.read().strip() or '?'}: wait "
-                "for it, stop it, or give another --workdir"
-            ) from None
-        except OSError:
-            pass  # a network file system without locks
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                file.seek(0)
+                raise RecordsError(
+                    f"{workdir} is in use by process {file.read().strip() or '?'}: "
+                    "wait for it, stop it, or give another --workdir"
+                ) from None
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                raise _unwritable(workdir, error) from error
+            logging.warning("%s cannot be locked (%s)", workdir, error.strerror)
         yield
 
 
@@ -111,6 +117,6 @@ def start(workdir: Path, config: Mapping[str, Any], overwrite: bool) -> None:
 
 def _unwritable(workdir: Path, error: OSError) -> RecordsError:
     return RecordsError(
-        f"--workdir={workdir} cannot be written ({error.strerror}): give a folder that "
-        "can, with room on its disk"
+        f"--workdir={workdir} cannot be written ({error.strerror or error}): give a "
+        "folder that can, with room on its disk"
     )

@@ -1,6 +1,7 @@
 """Runs of launch.py as real processes, and what they leave, compared to the bit."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ import numpy as np
 
 from mnist_jax import predict, records
 from mnist_jax.checkpoints import Checkpoints
+from mnist_jax.config import Config
 from mnist_jax.train import loop
 from mnist_jax.train.run import prepare
 
@@ -51,6 +53,19 @@ def wait_until(happened: Callable[[], Any], process: subprocess.Popen) -> bool:
     return False
 
 
+def error_line(errors: str) -> str:
+    """The one line that says what is wrong."""
+    assert "Traceback" not in errors, errors
+    [line] = [line for line in errors.splitlines() if line.startswith("error: ")]
+    return line
+
+
+def free_address() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
 def without_times(workdir: Path) -> list[dict[str, Any]]:
     """metrics.jsonl, but for what a clock says."""
     return [
@@ -59,14 +74,19 @@ def without_times(workdir: Path) -> list[dict[str, Any]]:
     ]
 
 
+def templates(config: Config) -> tuple[Any, Any]:
+    """Params and the rest of a checkpoint, as `Checkpoints.restore` wants them."""
+    run = prepare(config)
+    history = loop.step.Metrics(*np.zeros((2, run.num_steps), np.float32))
+    snapshot = loop.Snapshot(run.state, history, loop.Clock())
+    return run.state.params, loop.training_tree(snapshot)
+
+
 def saved(workdir: Path) -> tuple[Any, ...]:
     """Params, optimizer state, history and step of the last checkpoint, and epochs."""
-    run = prepare(predict.load_config(workdir))
-    history = loop.step.Metrics(*np.zeros((2, run.num_steps), np.float32))
-    template = loop.Snapshot(run.state, history, loop.Clock())
     with Checkpoints(workdir, read_only=True) as checkpoints:
         params, training, epochs = checkpoints.restore(
-            run.state.params, loop.training_tree(template)
+            *templates(predict.load_config(workdir))
         )
     del training["clock"]
     return params, training, [epoch["epoch"] for epoch in epochs]

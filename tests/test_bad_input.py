@@ -516,6 +516,8 @@ FOLDERS = {
 # None is for no such file, ... for a folder.
 RUN_FILES = {
     "evaluate: config is a folder": ("config.json", ..., "restore"),
+    "evaluate: config of nothing": ("config.json", b"{}", "restore"),
+    "plot: config of nothing": ("config.json", b"{}", "restore"),
     "evaluate: config too deep": ("config.json", b"[" * 9**5, "restore"),
     "evaluate: list for a config": ("config.json", b"[1]", "restore"),
     "evaluate: no checkpoints": ("checkpoints", None, "train first"),

@@ -5,9 +5,10 @@ import subprocess
 import sys
 
 import jax
+import jaxlib
 import numpy as np
 import pytest
-from runs_of_launch import LAUNCH
+from runs_of_launch import LAUNCH, error_line
 
 from mnist_jax import parallel
 from mnist_jax.parallel import canaries
@@ -34,7 +35,10 @@ def test_what_is_expected_is_exact():
 
 @pytest.mark.parametrize("part, what", [(0, "a sum is"), (1, "1 numbers of a matrix")])
 @pytest.mark.parametrize("place", [0, -1])
-def test_a_single_wrong_number_is_found_and_told(monkeypatch, part, what, place):
+@pytest.mark.parametrize("factor", [0.998, np.nan])
+def test_a_single_wrong_number_is_found_and_told(
+    monkeypatch, part, what, place, factor
+):
     right = canaries.work_out
 
     def work_out(*operands):
@@ -49,7 +53,9 @@ def test_a_single_wrong_number_is_found_and_told(monkeypatch, part, what, place)
     with pytest.raises(parallel.DeviceError) as caught:
         parallel.check_arithmetic(jax.devices()[:2])
     message = str(caught.value)
-    assert f"cpu device 0 calculates wrongly with jaxlib {jax.__version__}" in message
+    assert (
+        f"cpu device 0 calculates wrongly with jaxlib {jaxlib.__version__}" in message
+    )
     assert what in message and "install another version" in message
     assert "\n" not in message
 
@@ -88,6 +94,6 @@ def test_the_broken_jaxlib_is_refused(tmp_path):
         text=True,
     )
     assert done.returncode == 1, done.stderr
-    [line] = [x for x in done.stderr.splitlines() if x.startswith("error: ")]
+    line = error_line(done.stderr)
     assert "jaxlib 0.10.2: a sum is 1071645696.0, not 1073741824.0" in line
-    assert "Traceback" not in done.stderr and not (tmp_path / "runs").exists()
+    assert not (tmp_path / "runs").exists()

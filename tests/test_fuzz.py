@@ -14,8 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
+from runs_of_launch import assert_same_bits
 
 from mnist_jax import config, models
+from mnist_jax.checkpoints import CheckpointError, Checkpoints
 from mnist_jax.config import Config, ConfigError
 from mnist_jax.datasets import DatasetError, idx
 from mnist_jax.images import ImageError, read_image
@@ -255,3 +257,59 @@ def test_any_settings_in_range_come_back_from_json(model, data):
         if value is not None:
             assert getattr(made, name) == value
     assert Config.from_dict(json.loads(json.dumps(made.to_dict()))) == made
+
+
+TEMPLATES = {"w": np.zeros((2, 3), np.float32)}, {"step": np.int32(0)}
+METADATA = (
+    "_CHECKPOINT_METADATA", "record/metadata", "params/_METADATA",
+    "params/manifest.ocdbt", "params/ocdbt.process_0/manifest.ocdbt",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """(the only checkpoint's folder, its content)."""
+    workdir = tmp_path_factory.mktemp("fuzz")
+    params = {"w": np.arange(6, dtype=np.float32).reshape(2, 3)}
+    epochs = [{"epoch": 1, "train_loss": 0.5}]
+    with Checkpoints(workdir) as checkpoints:
+        checkpoints.save(7, params, {"step": np.int32(7)}, epochs)
+    return workdir / "checkpoints/7", (params, {"step": np.int32(7)}, epochs)
+
+
+def assert_same_or_refused(checkpoint):
+    folder, content = checkpoint
+    try:
+        with Checkpoints(folder.parents[1], read_only=True) as checkpoints:
+            got = checkpoints.restore(*TEMPLATES)
+    except CheckpointError as error:
+        assert "\n" not in str(error) and str(folder) in str(error)
+    else:
+        assert_same_bits(got, content)
+
+
+@bounded(25)
+@given(data=st.data())
+@pytest.mark.parametrize("name", METADATA)
+def test_damaged_checkpoint_metadata_give_the_same_bits_or_a_line(
+    checkpoint, name, data
+):
+    path = checkpoint[0] / name
+    before = path.read_bytes()
+    path.write_bytes(data.draw(damaged(st.just(before))))
+    try:
+        assert_same_or_refused(checkpoint)
+    finally:
+        path.write_bytes(before)
+
+
+@bounded(60)
+@given(key=st.sampled_from(["layout", "sha256", "epochs", "other"]), value=JSON)
+def test_a_record_of_other_kinds_gives_the_same_bits_or_a_line(checkpoint, key, value):
+    path = checkpoint[0] / "record/metadata"
+    before = path.read_bytes()
+    path.write_text(json.dumps({**json.loads(before), key: value}))
+    try:
+        assert_same_or_refused(checkpoint)
+    finally:
+        path.write_bytes(before)

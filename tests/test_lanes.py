@@ -46,7 +46,7 @@ def solo_epoch(config):
         pytest.param(
             "gru", dict(units=8, optimizer="adamw", augment="none"), marks=SLOW
         ),
-        ("cnn", dict(augment="none")),
+        pytest.param("cnn", dict(augment="none"), marks=SLOW),
     ],
 )
 def test_each_lane_is_its_solo_run(model, settings, data_dir):

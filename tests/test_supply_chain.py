@@ -20,7 +20,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -356,14 +355,14 @@ def test_a_checkpoint_runs_nothing(bomb, tmp_path):
     items = state.params, {"opt_state": state.opt_state, "step": state.step}
     with Checkpoints(tmp_path / "whole") as checkpoints:
         checkpoints.save(7, *items)
-    blank = jax.tree.map(jnp.zeros_like, items)
+    blank = jax.tree.map(np.zeros_like, items)
     refused = 0
     for paths in mined(tmp_path / "whole", tmp_path / "run"):
         for path in paths:
             path.write_bytes(pickle.dumps(bomb, protocol=2))
         try:
             with Checkpoints(tmp_path / "run") as checkpoints:
-                got = checkpoints.restore(*blank)
+                got = checkpoints.restore(*blank)[:2]
         except CheckpointError as error:
             refused += 1
             assert "\n" not in str(error)

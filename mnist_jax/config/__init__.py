@@ -26,7 +26,7 @@ MAX_LAYERS = 100
 NOT_IDENTITY = ("data_dir", "raw_dir", "checkpoint_every", "num_devices")
 
 
-class ConfigError(Exception):
+class ConfigError(ValueError):
     """A setting out of range; the message names the flag, its value and the remedy."""
 
 

@@ -41,7 +41,8 @@ def _check(devices: tuple[jax.Device, ...]) -> None:
     sums, product = jax.jit(work_out)(*replicate(operands(), devices))
     true_sums, true_product = expected()
     for got in sums.addressable_shards:
-        off = np.abs(np.asarray(got.data) - true_sums) > 1e-6 * true_sums
+        # So that NaN is off, too.
+        off = ~(np.abs(np.asarray(got.data) - true_sums) <= 1e-6 * true_sums)
         if off.any():
             row = off.argmax()
             _refuse(got.device, f"a sum is {got.data[row]}, not {true_sums[row]}")

@@ -1,5 +1,6 @@
 """The devices of a run: how many there are, and how many it is worth using."""
 
+import collections
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -44,20 +45,28 @@ def start(
 
     Raises:
       ConfigError: there is no device, or see `processes.join`.
-      ProcessError: see `processes.join`.
+      ProcessError: processes have different numbers of devices; see `processes.join`.
       RuntimeError: JAX was used before.
     """
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         jax.config.update("jax_num_cpu_devices", num_devices or count_cores())
     processes.join(coordinator_address, num_processes, process_id)
     try:
-        jax.devices()
+        devices = jax.devices()
     except (AssertionError, RuntimeError) as error:
         raise ConfigError(
             f"JAX_PLATFORMS={jax.config.jax_platforms}: JAX finds no such device "
             f"({' '.join(str(error).split())[:160]}): install what it needs, as in "
             "pip install -e '.[cuda]', or leave JAX_PLATFORMS unset"
         ) from error
+    counts = collections.Counter(device.process_index for device in devices)
+    if len(set(counts.values())) > 1:
+        numbers = ", ".join(str(counts[number]) for number in sorted(counts))
+        raise processes.ProcessError(
+            f"the processes have {numbers} devices: expected as many in each; set "
+            "XLA_FLAGS=--xla_force_host_platform_device_count, or the visible devices, "
+            "alike"
+        )
 
 
 def count_cores() -> int:

@@ -5,19 +5,33 @@ meet through `jax.distributed`, whose collectives carry what is said here as wel
 """
 
 import contextlib
+import os
+import queue
+import sys
+import threading
+import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 from mnist_jax.config import ConfigError
+from mnist_jax.records import first_line
 
 AUTO = "auto"
 _JOIN_SECONDS = 300  # for all processes to be there
 _SILENT_SECONDS = 30  # until a process that says nothing is taken for lost
 _MESSAGE_BYTES = 2048
+# What XLA's errors about a connection begin with.
+_LOST = (
+    "ABORTED", "CANCELLED", "DEADLINE_EXCEEDED", "FAILED_PRECONDITION", "INTERNAL",
+    "UNAVAILABLE", "UNKNOWN",
+)  # fmt: skip
+
+_is_asked = False  # to be one of several
+_is_joined = False
 
 
 class ProcessError(Exception):
@@ -40,7 +54,7 @@ def join(
 
     Raises:
       ConfigError: the three do not fit together.
-      ProcessError: the others are not there in time, or have other devices.
+      ProcessError: the others are not there in time.
     """
     numbers = {"num_processes": num_processes, "process_id": process_id}
     if coordinator_address in (None, AUTO):
@@ -54,31 +68,45 @@ def join(
             return
     else:
         _check(coordinator_address, num_processes, process_id)
+    global _is_asked, _is_joined
+    _is_asked = True
     # JAX's own answer to SIGTERM would take it from the training loop.
     jax.config.update("jax_enable_preemption_service", False)
     where = {} if coordinator_address == AUTO else {
         "coordinator_address": coordinator_address, **numbers
     }  # fmt: skip
-    try:
-        jax.distributed.initialize(
-            **where,
-            initialization_timeout=_JOIN_SECONDS,
-            heartbeat_timeout_seconds=_SILENT_SECONDS,
-        )
-    except (RuntimeError, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())
+    problem = _initialize(where)
+    if problem is not None:
         raise ProcessError(
             f"--coordinator_address={coordinator_address}: the processes did not find "
-            f"each other ({reason}): start as many as --num_processes says, each with "
+            f"each other ({problem}): start as many as --num_processes says, each with "
             "its own --process_id, and let all reach that address"
-        ) from error
-    with lost_is_told():
-        counts = multihost_utils.process_allgather(np.int32(jax.local_device_count()))
-    if len(set(counts.tolist())) > 1:
-        raise ProcessError(
-            f"the processes have {', '.join(map(str, counts))} devices: expected as "
-            "many in each; set XLA_FLAGS or the visible devices alike"
         )
+    _is_joined = True
+
+
+def _initialize(where: dict[str, Any]) -> str | None:
+    """What went wrong, or None; in a thread, as JAX waits deaf to signals."""
+    ended: queue.Queue[str | None] = queue.Queue()
+
+    def initialize() -> None:
+        try:
+            jax.distributed.initialize(
+                **where,
+                # When this is over JAX aborts the process.
+                initialization_timeout=_JOIN_SECONDS + 60,
+                heartbeat_timeout_seconds=_SILENT_SECONDS,
+            )
+            ended.put(None)
+        except Exception as error:
+            ended.put(" ".join(str(error).split()) or type(error).__name__)
+
+    threading.Thread(target=initialize, daemon=True).start()
+    deadline = time.monotonic() + _JOIN_SECONDS
+    while time.monotonic() < deadline:
+        with contextlib.suppress(queue.Empty):
+            return ended.get(timeout=1)  # signals are answered in between
+    return f"not all were there within {_JOIN_SECONDS} seconds"
 
 
 def _check(address: str, num_processes: int | None, process_id: int | None) -> None:
@@ -102,7 +130,7 @@ def _check(address: str, num_processes: int | None, process_id: int | None) -> N
 
 def is_one_of_several() -> bool:
     """Whether there are other processes; False before `join`."""
-    return jax.distributed.is_initialized() and jax.process_count() > 1
+    return _is_joined and jax.process_count() > 1
 
 
 def is_first() -> bool:
@@ -159,7 +187,8 @@ def together(errors: tuple[type[Exception], ...]) -> Iterator[None]:
         yield
     except errors as error:
         failure = error
-    for number, message in enumerate(_tell_all(str(failure or ""))):
+    told = "" if failure is None else str(failure) or type(failure).__name__
+    for number, message in enumerate(_tell_all(told)):
         if message and not failure:
             raise ProcessError(f"process {number}: {message}")
     if failure:
@@ -175,14 +204,28 @@ def lost_is_told() -> Iterator[None]:
     """
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
-        if not is_one_of_several():
+    except (RuntimeError, ValueError) as error:  # JAX raises the one or the other
+        reason = first_line(error)
+        if not is_one_of_several() or not reason.startswith(_LOST):
             raise
         raise ProcessError(
             f"another of the {jax.process_count()} processes ended or cannot be "
-            "reached any more: see what it said; the same commands, without "
-            "--overwrite, go on from the last checkpoint"
+            f"reached any more ({reason}): see what it said; the same commands, "
+            "without --overwrite, go on from the last checkpoint"
         ) from error
+
+
+def leave(status: int) -> NoReturn:
+    """Ends this process; in order JAX would wait for others that may wait for it."""
+    if not _is_asked:
+        sys.exit(status)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if is_first():
+        # The others are ended without a word when this process is gone: they have the
+        # time to say why themselves.
+        time.sleep(2)
+    os._exit(status)
 
 
 def _tell_all(text: str) -> list[str]:

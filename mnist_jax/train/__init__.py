@@ -73,7 +73,7 @@ def train_and_evaluate(
         if any(parallel.agree(result is not None)):
             return result
         params, clock = fit(run, workdir, checkpoints, on_epochs)
-        return conclude(run, workdir, params, clock) if parallel.is_first() else None
+        return _first(lambda: conclude(run, workdir, params, clock))
 
 
 def _first(function: Callable[[], Any]) -> Any:

@@ -17,6 +17,7 @@ from mnist_jax.config import Config
 from mnist_jax.progress import Progress
 from mnist_jax.train.run import Run, epoch_order
 
+WRITE_ERRORS = (CheckpointError, records.RecordsError, OSError)
 CHUNK_SECONDS = 1.0  # of training between two looks at signals, clock and bar
 _FIRST_CHUNK = 8  # steps, to learn how long one takes
 
@@ -114,20 +115,21 @@ def fit(
                 steps.loss[first:last].mean(),
                 steps.accuracy[first:last].mean(),
             )
-            if writes and last == num_steps:
-                epochs.append(_measure(run, state.params, steps, done, clock.epoch))
-                records.write_metrics(workdir, epochs)
-                on_epochs(epochs)
-                progress.end_epoch(epochs[-1])
-            if last == num_steps:
-                clock = clock._replace(epoch=0.0)
             # Processes that did not do the same chunks would wait for ever.
             stop, chunk_steps = parallel.agree(
                 signals.received, next_chunk(last - first, seconds)
             )
             is_due = stop or done == total or num_chunks % config.checkpoint_every == 0
-            if writes and is_due:
-                _save(checkpoints, Snapshot(state, history, clock), epochs)
+            with parallel.together(WRITE_ERRORS):
+                if writes and last == num_steps:
+                    epochs.append(_measure(run, state.params, steps, done, clock.epoch))
+                    records.write_metrics(workdir, epochs)
+                    on_epochs(epochs)
+                    progress.end_epoch(epochs[-1])
+                if last == num_steps:
+                    clock = clock._replace(epoch=0.0)
+                if writes and is_due:
+                    _save(checkpoints, Snapshot(state, history, clock), epochs)
             if stop and done < total:
                 name = signal.Signals(stop).name
                 raise Interrupted(
@@ -156,7 +158,7 @@ def _restore(
     # Two arrays: both are donated to the program, and each buffer only once.
     history = step.Metrics(*np.zeros((2, run.num_steps), np.float32))
     snapshot, epochs = Snapshot(run.state, history, Clock()), []
-    with parallel.together((CheckpointError,)):
+    with parallel.together(WRITE_ERRORS):
         if checkpoints is not None and checkpoints.latest_step() is not None:
             params, training, epochs = checkpoints.restore(
                 run.state.params, training_tree(snapshot)
