@@ -4,14 +4,13 @@ Orbax writes each checkpoint beside its final name and renames it, and keeps the
 two. Arrays are saved as they are on the host, so that a run can go on with another
 number of devices. A checkpoint has three items: `params`, which is all that evaluation
 needs; `training`, the rest of what decides the run's future; and `record`, JSON with
-the epochs so far and SHA-256 sums of all three, by which damage is known. A checkpoint
-that does not read back as it was written gives way to the one before.
+the run's settings, the epochs so far and SHA-256 sums, by which damage is known. A
+checkpoint that is not this run's, or does not read back as it was written, gives way to
+the one before.
 """
 
 import asyncio.log
 import contextlib
-import hashlib
-import json
 import shutil
 import threading
 import time
@@ -24,7 +23,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
-from mnist_jax import records
+from mnist_jax import digests, records
+from mnist_jax.config import NOT_IDENTITY
 
 _KEEP = 2
 _LAYOUT = 2  # of what is described above
@@ -52,6 +52,7 @@ class Checkpoints:
         self._workdir = Path(workdir).absolute()
         self._folder = self._workdir / records.CHECKPOINTS
         self._read_only = read_only
+        self._run = records.read_config(self._workdir, _identity)
         self._manager = None
         if read_only and not self._folder.is_dir():
             return
@@ -101,11 +102,12 @@ class Checkpoints:
         params, training = jax.tree.map(np.asarray, (params, training))
         record = {
             "layout": _LAYOUT,
+            "run": self._run,
             "epochs": list(epochs),
             "sha256": {
-                "params": _digest(params),
-                "training": _digest(training),
-                "epochs": _digest_json(epochs),
+                "params": digests.of_arrays(params),
+                "training": digests.of_arrays(training),
+                "epochs": digests.of_json(epochs),
             },
         }
         items = ocp.args.Composite(
@@ -199,18 +201,20 @@ class Checkpoints:
             record = self._manager.restore(step, args=args)["record"]
         if not isinstance(record, dict) or record.get("layout") != _LAYOUT:
             raise _Unusable("it is laid out by another version of mnist_jax")
+        if record.get("run") != self._run:
+            raise _Unusable("it is of another run")
         with _unusable():
-            sums, epochs = record["sha256"], record["epochs"]
+            saved, epochs = record["sha256"], record["epochs"]
             args = {
                 name: ocp.args.StandardRestore(jax.tree.map(np.asarray, template))
                 for name, template in templates.items()
             }
             found = self._manager.restore(step, args=ocp.args.Composite(**args))
             items = {name: found[name] for name in templates}
-            digests = {name: _digest(tree) for name, tree in items.items()}
-            digests["epochs"] = _digest_json(epochs)
-            for name, digest in digests.items():
-                if sums[name] != digest:
+            sums = {name: digests.of_arrays(tree) for name, tree in items.items()}
+            sums["epochs"] = digests.of_json(epochs)
+            for name, digest in sums.items():
+                if saved[name] != digest:
                     raise _Unusable(f"the SHA-256 sum of its {name} differs")
             for name, template in templates.items():
                 if _kinds(items[name]) != _kinds(template):
@@ -267,19 +271,9 @@ def _unusable() -> Iterator[None]:
         raise _Unusable(records.first_line(error)) from error
 
 
-def _digest(tree: Any) -> str:
-    """SHA-256 of all arrays, with their names, dtypes and shapes."""
-    total = hashlib.sha256()
-    for path, leaf in jax.tree.leaves_with_path(tree):
-        leaf = np.asarray(leaf)
-        name = jax.tree_util.keystr(path)
-        total.update(f"{name} {leaf.dtype} {leaf.shape}\n".encode())
-        total.update(leaf.tobytes())
-    return total.hexdigest()
-
-
-def _digest_json(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+def _identity(settings: dict[str, Any]) -> dict[str, Any]:
+    """Those settings that decide which run it is."""
+    return {name: x for name, x in settings.items() if name not in NOT_IDENTITY}
 
 
 def _kinds(tree: Any) -> list[tuple]:

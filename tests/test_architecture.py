@@ -14,6 +14,7 @@ FLOORS = [
         "compilation_cache",
         "cost",
         "datasets",
+        "digests",
         "augment",
         "metrics",
         "records",

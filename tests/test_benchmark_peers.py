@@ -153,6 +153,7 @@ def test_mistakes_are_told_in_one_line(arguments, expected, tmp_path, run_study)
     assert errors.startswith("error: ") and expected in errors
 
 
+@pytest.mark.slow
 def test_end_to_end_without_other_libraries(tmp_path, run_study):
     output, errors = run_study(
         "benchmark_peers.py",

@@ -1,5 +1,6 @@
 """What a run survives: kills, damage, a full disk, a second process; by real ones."""
 
+import dataclasses
 import os
 import random
 import shutil
@@ -236,9 +237,18 @@ def remove_record(checkpoint: Path) -> None:
 
 
 def other_model(checkpoint: Path) -> None:
-    config = make_config("linear", "digits", epochs=1)
+    put(make_config("linear", "digits", epochs=1), checkpoint)
+
+
+def other_seed(checkpoint: Path) -> None:
+    put(dataclasses.replace(make_mlp(), seed=1), checkpoint)
+
+
+def put(config, checkpoint: Path) -> None:
+    """The last checkpoint of another run in place of this one."""
     train.train_and_evaluate(config, checkpoint.parent / "x")
-    [found] = (checkpoint.parent / "x" / records.CHECKPOINTS).iterdir()
+    folder = checkpoint.parent / "x" / records.CHECKPOINTS
+    found = folder / str(checkpoint_steps(folder.parent)[-1])
     shutil.rmtree(checkpoint)
     found.rename(checkpoint)
     shutil.rmtree(checkpoint.parent / "x")
@@ -250,7 +260,9 @@ def other_folder(checkpoint: Path) -> None:
     (checkpoint / "notes.txt").write_text("mine")
 
 
-@pytest.mark.parametrize("fault", [remove_record, other_model, other_folder])
+@pytest.mark.parametrize(
+    "fault", [remove_record, other_model, other_seed, other_folder]
+)
 def test_no_sound_checkpoint_is_one_line_and_nothing_is_lost(half, fault):
     for step in checkpoint_steps(half):
         fault(half / records.CHECKPOINTS / str(step))

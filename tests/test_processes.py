@@ -154,6 +154,7 @@ def test_all_stop_together_or_end_when_one_is_killed_and_go_on_exactly(two, tmp_
     assert_same_run(workdir, two)
 
 
+@pytest.mark.slow
 def test_the_others_end_when_the_first_is_killed(tmp_path):
     command = (*SMALL, "--epochs=400", f"--workdir={tmp_path / 'run'}")
     runs = start_all(2, *command, cwd=tmp_path)
@@ -361,6 +362,7 @@ def test_one_that_is_left_alone_ends_with_a_line(number):
     )
 
 
+@pytest.mark.slow
 def test_one_that_waits_for_others_listens_to_signals(tmp_path):
     run, other = start_all(2, *SMALL, cwd=tmp_path)
     other.kill()

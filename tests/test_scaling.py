@@ -141,6 +141,7 @@ def test_a_point_that_fails_is_told_in_one_line():
     )
 
 
+@pytest.mark.slow
 def test_end_to_end_and_again(tmp_path, run_study):
     arguments = (
         "--models=linear",

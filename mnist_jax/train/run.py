@@ -1,6 +1,5 @@
 """What a config stands for: the data, the first state and the compiled programs."""
 
-import hashlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -9,7 +8,7 @@ import jax
 import numpy as np
 import optax
 
-from mnist_jax import cost, datasets, models, optim, parallel, step
+from mnist_jax import cost, datasets, digests, models, optim, parallel, step
 from mnist_jax.config import NOT_IDENTITY, Config, ConfigError
 
 _MOST_STEPS = 2**31 - 1  # that an int32 counts
@@ -72,18 +71,13 @@ def fingerprint(run: Run) -> str:
     config = run.config.to_dict()
     for name in NOT_IDENTITY:
         del config[name]
-    content = repr((config, len(run.devices), jax.__version__)).encode()
-    total = hashlib.sha256(content)
     data = run.dataset
-    for array in (
-        data.train_images,
-        data.train_labels,
-        data.test_images,
-        data.test_labels,
-        run.train_rows,
-    ):
-        total.update(np.ascontiguousarray(array))
-    return total.hexdigest()
+    arrays = {
+        "train": (data.train_images, data.train_labels, run.train_rows),
+        "test": (data.test_images, data.test_labels),
+    }
+    others = (config, len(run.devices), jax.__version__)
+    return digests.of_json([*others, digests.of_arrays(arrays)])
 
 
 def count_steps(config: Config, num_images: int) -> int:
