@@ -18,6 +18,7 @@ def load_config(workdir: Path) -> Config:
 
     Raises:
       RecordsError: there is no run, or its record is damaged or of another version.
+      DatasetError: the run's data set is none that there is.
     """
     config = records.read_config(workdir, _make_config)
     if config is None:
@@ -30,7 +31,9 @@ def load_config(workdir: Path) -> Config:
 
 def _make_config(settings: dict[str, Any]) -> Config:
     config = Config.from_dict(settings)
-    models.build_model(config)  # knows more about what fits together
+    # These know more about what there is and fits together.
+    datasets.class_names(config.dataset)
+    models.build_model(config)
     return config
 
 
