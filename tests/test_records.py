@@ -17,6 +17,14 @@ EPOCH = {
 }
 
 RESULT = {**dict.fromkeys(records.RESULT_KEYS, 1), "test_accuracy": 1 / 3}
+PREDICTIONS = records.Predictions(
+    probabilities=np.full((3, 10), 0.1, np.float32),
+    labels=np.arange(3, dtype=np.int32),
+    shown=np.array([2, 0], np.int32),
+    shown_images=np.zeros((2, 28, 28), np.uint8),
+    sample_images=np.ones((4, 28, 28), np.uint8),
+    sample_labels=np.arange(4, dtype=np.int32),
+)
 
 
 def test_what_is_written_is_read_back_exactly(tmp_path):
@@ -35,17 +43,9 @@ def test_metrics_have_one_json_line_per_epoch(tmp_path):
 
 
 def test_predictions_round_trip(tmp_path):
-    predictions = records.Predictions(
-        probabilities=np.full((3, 10), 0.1, np.float32),
-        labels=np.arange(3, dtype=np.int32),
-        shown=np.array([2, 0], np.int32),
-        shown_images=np.zeros((2, 28, 28), np.uint8),
-        sample_images=np.ones((4, 28, 28), np.uint8),
-        sample_labels=np.arange(4, dtype=np.int32),
-    )
-    records.write_predictions(tmp_path, predictions)
+    records.write_predictions(tmp_path, PREDICTIONS)
     got = records.read_predictions(tmp_path)
-    for a, b in zip(got, predictions, strict=True):
+    for a, b in zip(got, PREDICTIONS, strict=True):
         np.testing.assert_array_equal(a, b)
         assert a.dtype == b.dtype
 

@@ -24,6 +24,7 @@ import numpy as np
 import optax
 import pytest
 from test_datasets import small_files
+from test_records import PREDICTIONS
 
 from mnist_jax import datasets, models, records, step
 from mnist_jax.checkpoints import CheckpointError, Checkpoints
@@ -372,15 +373,7 @@ def test_a_checkpoint_runs_nothing(bomb, tmp_path):
 
 
 def test_predictions_run_nothing(bomb, tmp_path):
-    predictions = records.Predictions(
-        probabilities=np.full((3, 10), 0.1, np.float32),
-        labels=np.arange(3, dtype=np.int32),
-        shown=np.array([2, 0], np.int32),
-        shown_images=np.zeros((2, 28, 28), np.uint8),
-        sample_images=np.ones((4, 28, 28), np.uint8),
-        sample_labels=np.arange(4, dtype=np.int32),
-    )
-    for content in contents(bomb, predictions._asdict()):
+    for content in contents(bomb, PREDICTIONS._asdict()):
         (tmp_path / records.PREDICTIONS).write_bytes(content)
         with pytest.raises(records.RecordsError, match="is damaged"):
             records.read_predictions(tmp_path)

@@ -73,7 +73,7 @@ def train_all(configs: Mapping[str, Config], workdir: Path) -> dict[str, Run]:
         folder = workdir / name
         try:
             complete = train.check_workdir(config, folder) is not None
-        except (records.RecordsError, ConfigError) as error:
+        except records.RecordsError as error:
             raise records.RecordsError(
                 f"{folder} does not hold this study's run: delete it, or give another "
                 f"--workdir ({records.first_line(error)})"
