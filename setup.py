@@ -24,6 +24,7 @@ setup(
     install_requires=[
         "absl-py>=2.1",
         "array_record>=0.7.2",
+        "filelock>=3.12",  # JAX's compilation cache needs it to evict
         "flax>=0.12.0",
         "importlib_resources>=6.4",  # tensorflow-datasets needs it, undeclared
         f"jax{JAX}",
@@ -38,11 +39,11 @@ setup(
         "scipy>=1.14",
         "tensorflow-datasets>=4.9.10",
         "tqdm>=4.66",
-        "urllib3>=2.0.2",
     ],
     extras_require={
         "test": [
             "hypothesis>=6.100",
+            "import-linter>=2.1",
             "pytest>=8.2",
             "pytest-xdist>=3.6.1",
             "ruff>=0.9",

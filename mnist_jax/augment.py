@@ -15,11 +15,9 @@ MAX_SCALING = 0.1  # relative
 MAX_SHEAR = 0.1  # tangent of the angle
 
 
-def augment(name: str, keys: Array, images: Array) -> Array:
-    """Applies the augmentation of that name: 'none', 'shift' or 'affine'."""
-    if name == "none":
-        return images
-    return {"shift": shift, "affine": affine}[name](keys, images)
+def none(keys: Array, images: Array) -> Array:
+    """Leaves the images as they are."""
+    return images
 
 
 def shift(keys: Array, images: Array) -> Array:
@@ -86,3 +84,11 @@ def _bilinear(image: Array, y: Array, x: Array) -> Array:
     upper = flat[index] * (1 - right) + flat[index + 1] * right
     lower = flat[below] * (1 - right) + flat[below + 1] * right
     return upper * (1 - down) + lower * down
+
+
+# By the name that --augment takes.
+AUGMENTATIONS = {
+    "none": none,
+    "shift": shift,
+    "affine": affine,
+}

@@ -1,76 +1,56 @@
-"""A run's state on disk, by orbax.
+"""State on disk: of one run, or of vectorized runs.
 
 Orbax writes each checkpoint beside its final name and renames it, and keeps the last
 two. Arrays are saved as they are on the host, so that a run can go on with another
 number of devices. A checkpoint has three items: `params`, which is all that evaluation
-needs; `training`, the rest of what decides the run's future; and `record`, JSON with
-the run's settings, the epochs so far and SHA-256 sums, by which damage is known. A
-checkpoint that is not this run's, or does not read back as it was written, gives way to
-the one before.
+needs; `training`, the rest of what decides the future, with the history of the epoch in
+progress; and `record`, JSON with the schema's number, what it is a checkpoint of, the
+epochs so far and SHA-256 sums, by which damage is known. A checkpoint that is of
+something else, or does not read back as it was written, gives way to the one before.
+
+Schema 1, whose number was 'layout' 2, had all settings of the run in place of its
+identity, and no names of the history, which were loss and accuracy.
 """
 
-import asyncio.log
-import contextlib
-import shutil
-import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from absl import logging
 
-from mnist_jax import digests, records
-from mnist_jax.config import NOT_IDENTITY
-
-_KEEP = 2
-_LAYOUT = 2  # of what is described above
-_JOIN_SECONDS = 10
-_UNFINISHED = "*.orbax-checkpoint-tmp*"
+from mnist_jax import checkpoint_io, digests, records
+from mnist_jax.checkpoint_io import Unusable
+from mnist_jax.config import Config
+from mnist_jax.errors import UserError
 
 
-class CheckpointError(Exception):
-    """A checkpoint that is missing, unreadable or cannot be written; one line."""
-
-
-class _Unusable(Exception):
-    """Why one checkpoint is of no use."""
+class CheckpointError(UserError):
+    """A checkpoint that is missing, unreadable or cannot be written."""
 
 
 class Checkpoints:
-    """The checkpoints of the run in `workdir`.
+    """The checkpoints in the folder `workdir`/checkpoints.
 
     Args:
-      workdir: the run's folder.
+      workdir: of a run.
+      identity: JSON; of what the checkpoints are, as `Config.identity` says it of a
+        run. Checkpoints of something else are not restored.
       read_only: for a reader beside the process that trains: nothing is changed.
     """
 
-    def __init__(self, workdir: Path, read_only: bool = False):
+    def __init__(self, workdir: Path, identity: Any, read_only: bool = False):
         self._workdir = Path(workdir).absolute()
         self._folder = self._workdir / records.CHECKPOINTS
-        self._read_only = read_only
-        self._run = records.read_config(self._workdir, _identity)
+        self._identity, self._read_only = identity, read_only
         self._manager = None
         if read_only and not self._folder.is_dir():
             return
         if not read_only:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._remove_unfinished()
-        self._manager = ocp.CheckpointManager(
-            self._folder,
-            options=ocp.CheckpointManagerOptions(
-                max_to_keep=_KEEP,
-                enable_async_checkpointing=False,
-                create=False,
-                # Of several processes only the first comes here: it waits for none.
-                multiprocessing_options=ocp.options.MultiprocessingOptions(
-                    primary_host=0, active_processes={0}
-                ),
-            ),
-        )
+            checkpoint_io.remove_unfinished(self._folder)
+        self._manager = checkpoint_io.open_manager(self._folder)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -79,20 +59,22 @@ class Checkpoints:
         if self._manager is not None:
             self._manager.close()
         if not self._read_only:
-            self._remove_unfinished()
+            checkpoint_io.remove_unfinished(self._folder)
 
     def latest_step(self) -> int | None:
         """Steps done at the last checkpoint; None where there is none."""
         return self._manager.latest_step() if self._manager else None
 
     def save(
-        self,
-        step: int,
-        params: Any,
-        training: Any,
-        epochs: Sequence[Mapping[str, Any]] = (),
+        self, step: int, params: Any, training: Any, epochs: Sequence = ()
     ) -> None:
         """Saves two trees of arrays and some JSON as the checkpoint of `step`.
+
+        Args:
+          step: higher than that of the last checkpoint.
+          params: tree of arrays.
+          training: dict of trees; 'history' holds arrays by the names of metrics.
+          epochs: JSON; what is known of the finished epochs.
 
         Raises:
           CheckpointError: it cannot be written.
@@ -101,8 +83,9 @@ class Checkpoints:
             return
         params, training = jax.tree.map(np.asarray, (params, training))
         record = {
-            "layout": _LAYOUT,
-            "run": self._run,
+            "schema": records.SCHEMA,
+            "identity": self._identity,
+            "history": list(training["history"]),
             "epochs": list(epochs),
             "sha256": {
                 "params": digests.of_arrays(params),
@@ -110,52 +93,55 @@ class Checkpoints:
                 "epochs": digests.of_json(epochs),
             },
         }
-        items = ocp.args.Composite(
-            params=ocp.args.StandardSave(params),
-            training=ocp.args.StandardSave(training),
-            record=ocp.args.JsonSave(record),
-        )
-        with _quiet():
-            try:
-                if not self._manager.save(step, args=items):
-                    raise ValueError(f"after step {self.latest_step()}")
-            except Exception as error:  # orbax and tensorstore have many
-                _join_writers()
-                self._remove_unfinished()
-                # It tells of the tasks that orbax dropped whenever they are collected.
-                asyncio.log.logger.disabled = True
-                raise CheckpointError(
-                    f"{self._folder / str(step)} cannot be written "
-                    f"({records.first_line(error)}): make room or give another "
-                    "--workdir; the last checkpoint is kept"
-                ) from error
+        try:
+            checkpoint_io.write(self._manager, step, params, training, record)
+        except checkpoint_io.WriteError as error:
+            checkpoint_io.remove_unfinished(self._folder)
+            raise CheckpointError(
+                f"{self._folder / str(step)} cannot be written ({error}): make room or "
+                "give another --workdir; the last checkpoint is kept"
+            ) from error
 
-    def restore_params(self, params: Any) -> Any:
-        """The last sound checkpoint's params; `params` gives tree, shapes and dtypes.
+    def restore_params(self, params: Any) -> tuple[int, Any]:
+        """Step and params of the last sound checkpoint.
+
+        Args:
+          params: a tree of such shapes and dtypes.
 
         Raises:
           CheckpointError: there is none.
         """
-        items, _ = self._restore(params=params)
-        return items["params"]
+        step, items, _ = self._restore(params=params)
+        return step, items["params"]
 
-    def restore(self, params: Any, training: Any) -> tuple[Any, Any, list[dict]]:
+    def restore(
+        self, params: Any, training: Any, step: int | None = None
+    ) -> tuple[Any, Any, list[Any]]:
         """All of the last sound checkpoint: two trees of NumPy arrays, and the epochs.
 
-        Later ones, which are damaged, are set aside unless this is `read_only`.
+        Later ones, which are damaged, are set aside unless this is `read_only`. The
+        history has the metrics that it was saved with.
+
+        Args:
+          params, training: trees of such shapes and dtypes.
+          step: that of the one to restore, and no other; None for the last sound one.
 
         Raises:
           CheckpointError: there is none.
         """
-        items, epochs = self._restore(params=params, training=training)
+        _, items, epochs = self._restore(step, params=params, training=training)
         return items["params"], items["training"], epochs
 
-    def _restore(self, **templates: Any) -> tuple[dict[str, Any], list[dict]]:
+    def _restore(
+        self, wanted: int | None = None, **templates: Any
+    ) -> tuple[int, dict[str, Any], list[Any]]:
         damaged: dict[int, str] = {}
         for step in self._steps():
+            if wanted not in (None, step):
+                continue
             try:
                 found = self._read(step, templates)
-            except _Unusable as error:
+            except Unusable as error:
                 damaged[step] = str(error)
                 continue
             for bad, reason in damaged.items():
@@ -167,10 +153,10 @@ class Checkpoints:
                     kept,
                     step,
                 )
-            return found
+            return step, *found
         if self._read_only and damaged and self._steps() != list(damaged):
             # The process that trains has replaced them in the meantime.
-            return self._restore(**templates)
+            return self._restore(wanted, **templates)
         if not damaged:
             raise CheckpointError(
                 f"{self._folder} holds no checkpoint: train first, or wait for the "
@@ -190,36 +176,44 @@ class Checkpoints:
         self._manager.reload()
         return sorted(self._manager.all_steps(), reverse=True)
 
-    def _read(
-        self, step: int, templates: Mapping[str, Any]
-    ) -> tuple[dict[str, Any], list[dict]]:
-        """One checkpoint, or _Unusable."""
-        if not (self._folder / str(step) / "record").is_dir():
-            raise _Unusable("it has no record: of another version, or no checkpoint")
-        with _unusable():
-            args = ocp.args.Composite(record=ocp.args.JsonRestore())
-            record = self._manager.restore(step, args=args)["record"]
-        if not isinstance(record, dict) or record.get("layout") != _LAYOUT:
-            raise _Unusable("it is laid out by another version of mnist_jax")
-        if record.get("run") != self._run:
-            raise _Unusable("it is of another run")
-        with _unusable():
-            saved, epochs = record["sha256"], record["epochs"]
-            args = {
-                name: ocp.args.StandardRestore(jax.tree.map(np.asarray, template))
-                for name, template in templates.items()
-            }
-            found = self._manager.restore(step, args=ocp.args.Composite(**args))
-            items = {name: found[name] for name in templates}
+    def _read(self, step: int, templates: dict[str, Any]) -> tuple[dict, list[Any]]:
+        """One checkpoint, or Unusable."""
+        record = self._read_record(step)
+        with checkpoint_io.unusable():
+            if "training" in templates:
+                history = templates["training"]["history"]
+                like = next(iter(history.values()))
+                history = {name: history.get(name, like) for name in record["history"]}
+                training = templates["training"] | {"history": history}
+                templates = templates | {"training": training}
+            items = checkpoint_io.read(self._manager, step, templates)
             sums = {name: digests.of_arrays(tree) for name, tree in items.items()}
-            sums["epochs"] = digests.of_json(epochs)
+            sums["epochs"] = digests.of_json(record["epochs"])
             for name, digest in sums.items():
-                if saved[name] != digest:
-                    raise _Unusable(f"the SHA-256 sum of its {name} differs")
+                if record["sha256"][name] != digest:
+                    raise Unusable(f"the SHA-256 sum of its {name} differs")
             for name, template in templates.items():
                 if _kinds(items[name]) != _kinds(template):
-                    raise _Unusable("it is of another model")
-        return items, epochs
+                    raise Unusable("it is of another model")
+        return items, record["epochs"]
+
+    def _read_record(self, step: int) -> dict[str, Any]:
+        """A checkpoint's record, as schema 2 has it, or Unusable."""
+        if not (self._folder / str(step) / "record").is_dir():
+            raise Unusable("it has no record: of another version, or no checkpoint")
+        with checkpoint_io.unusable():
+            record = checkpoint_io.read_record(self._manager, step)
+            if record.get("layout") == 2:
+                record |= {
+                    "schema": 1,
+                    "identity": Config.from_dict(record["run"]).identity(),
+                    "history": ["loss", "accuracy"],
+                }
+            if record.get("schema") not in range(1, records.SCHEMA + 1):
+                raise Unusable("it is written by another version of mnist_jax")
+            if record["identity"] != self._identity:
+                raise Unusable("it is of another run")
+            return record
 
     def _set_aside(self, step: int) -> Path:
         """Moves a checkpoint out of the way; returns where it is now."""
@@ -232,48 +226,6 @@ class Checkpoints:
         (self._folder / str(step)).rename(target)
         self._manager.reload()
         return target
-
-    def _remove_unfinished(self) -> None:
-        """What a process that was killed, or a full disk, left half written."""
-        for _ in range(100):
-            paths = list(self._folder.glob(_UNFINISHED))
-            for path in paths:
-                shutil.rmtree(path, ignore_errors=True)
-            if not paths:
-                break
-            time.sleep(0.02)  # threads of tensorstore's may still write there
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps orbax from logging, with a traceback, the errors that it raises too."""
-    before = logging.get_verbosity()
-    logging.set_verbosity(logging.FATAL)
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-
-
-def _join_writers() -> None:
-    """Waits for what orbax's threads still write after one of them failed."""
-    for thread in threading.enumerate():
-        if type(thread).__module__.startswith("orbax."):
-            threading.Thread.join(thread, _JOIN_SECONDS)  # its own raises
-
-
-@contextlib.contextmanager
-def _unusable() -> Iterator[None]:
-    try:
-        with _quiet():
-            yield
-    except Exception as error:  # orbax and tensorstore have many
-        raise _Unusable(records.first_line(error)) from error
-
-
-def _identity(settings: dict[str, Any]) -> dict[str, Any]:
-    """Those settings that decide which run it is."""
-    return {name: x for name, x in settings.items() if name not in NOT_IDENTITY}
 
 
 def _kinds(tree: Any) -> list[tuple]:

@@ -8,6 +8,10 @@ class UserError(Exception):
     expected, what to do."""
 
 
+# What ends a program with a line: also a full disk, or a folder that is read-only.
+EXPECTED = (UserError, OSError)
+
+
 def first_line(error: BaseException) -> str:
     """What a one-line message quotes of another library's error."""
     line = next(iter(str(error).splitlines()), type(error).__name__)

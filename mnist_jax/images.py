@@ -1,10 +1,10 @@
-"""A person's own picture of a digit, brought into the form of MNIST's images.
+"""A user's own image of a digit, converted to the form of MNIST's images.
 
 The form is that of LeCun, Bottou, Bengio and Haffner, "Gradient-based learning
 applied to document recognition" (1998), and yann.lecun.com/exdb/mnist: light
-strokes on black, scaled to fit 20 x 20 pixels with their shape and grey levels
-kept, then moved in a 28 x 28 field until their centre of mass is at its centre.
-How the strokes are found in a photograph is our own.
+strokes on black, scaled to fit 20 x 20 pixels with their aspect ratio and grey
+levels kept, then centred in a 28 x 28 field by their centre of mass. The
+segmentation of the strokes is this project's own.
 """
 
 import stat
@@ -12,34 +12,38 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import scipy  # scipy.ndimage loads at its first use: it is slow to import
 from PIL import Image, ImageFilter, ImageOps
 
-# The formats that people have; others start programs (EPS) or are never photos.
+from mnist_jax.errors import UserError
+
+# The formats that users have; others start programs (EPS) or are never photos.
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 MAX_PIXELS = 50_000_000
-FIELD = 28
-BOX = 20
+FIELD = 28  # MNIST's image side
+BOX = 20  # side of the digit's box in it
 MIN_SIDE = 8
 WORKING_SIDE = 768  # a digit of a thirtieth of the photo still has 25 pixels
-# In pixels of the box. MNIST's strokes measure 2.0 and more; a fineliner's, scaled
-# down, would be a grey thread that no classifier has seen.
+# In pixels of MNIST's box. Its strokes are 2.0 pixels wide and more; a fineliner's,
+# scaled down, would be a grey thread that no classifier has seen.
 THINNEST_STROKE = 2.1
 
 
-class ImageError(Exception):
-    """An image that cannot be used; the message is one line with the remedy."""
+class ImageError(UserError):
+    """An image file that cannot be used."""
 
 
-def read_image(path: str | Path) -> np.ndarray:
-    """Finds the digit in an image file and gives it MNIST's form.
+def read_image(path: str | Path, shape: tuple[int, int] = (28, 28)) -> np.ndarray:
+    """Finds the digit in an image file and converts it to MNIST's form.
 
     Args:
       path: a file in one of `FORMATS`, of any mode and at most `MAX_PIXELS`, with
-        one digit on a plain ground: ink on paper, chalk on a board, a drawing with
-        transparency. Of several frames the first counts.
+        one digit on a plain background: ink on paper, chalk on a board, a drawing
+        with transparency. Of several frames the first is read.
+      shape: height H and width W of the result, pixels.
 
     Returns:
-      uint8 [28, 28, 1], 0-255, light strokes on black.
+      uint8 [H, W, 1], 0-255, light strokes on black.
 
     Raises:
       ImageError: the file is missing, damaged, too large, or shows no strokes.
@@ -52,7 +56,8 @@ def read_image(path: str | Path) -> np.ndarray:
             f"{path}: no digit found, the image is blank, faint or tiny: write one "
             "digit with a dark pen on plain paper and take the picture in even light"
         )
-    return _place(_scale(ink))[..., None]
+    digit = _scale(ink, max(1, round(min(shape) * BOX / FIELD)))
+    return _place(digit, shape)[..., None]
 
 
 def _read_grey(path: Path) -> Image.Image:
@@ -117,14 +122,14 @@ def _to_grey(image: Image.Image) -> Image.Image:
 def _find_ink(image: Image.Image) -> np.ndarray | None:
     """The digit alone, float32 [height, width], 0-1; None where there is none."""
     grey = np.asarray(image, np.float32)
-    ground = _ground(grey)
-    # The strongest differences from the ground are strokes, light or dark.
-    if np.sum(((grey - ground) / 255) ** 7) > 0:
-        image, ground = ImageOps.invert(image), 255 - ground
+    background = _background(grey)
+    # The strongest differences from the background are strokes, light or dark.
+    if np.sum(((grey - background) / 255) ** 7) > 0:
+        image, background = ImageOps.invert(image), 255 - background
     long_side = max(image.size)
-    paper = _paper(_blur(image, long_side / 100), ground, long_side // 4)
-    # Light multiplies, so the share that the ink takes from it is the same in a
-    # shadow. Soft is for decisions, sharp for the strokes that are handed on.
+    paper = _paper(_blur(image, long_side / 100), background, long_side // 4)
+    # Light multiplies: the share that ink absorbs is the same in a shadow. `soft` is
+    # thresholded, `sharp` gives the grey levels of the result.
     soft = 1 - _blur(image, long_side / 400) / paper
     sharp = 1 - np.asarray(image, np.float32) / paper
     level = np.quantile(soft, 0.2)
@@ -137,17 +142,17 @@ def _find_ink(image: Image.Image) -> np.ndarray | None:
     digit = _main_parts(faint, soft > level + 0.5 * peak)
     full = np.quantile(soft[digit], 0.75)
     ink = np.clip((sharp - level) / (full - level), 0, 1)
-    # Rounding errors are no ink: they would widen the box.
-    ink = np.where(_dilate(digit, 3) & (ink > 0.02), ink, 0).astype(np.float32)
+    # Rounding errors are no ink: they would widen the bounding box.
+    ink = np.where(_max_filter(digit, 3) & (ink > 0.02), ink, 0).astype(np.float32)
     return _thicken(ink, digit)
 
 
-def _ground(grey: np.ndarray) -> np.ndarray:
-    """The tone of the ground, as far as the image's rim tells.
+def _background(grey: np.ndarray) -> np.ndarray:
+    """The tone of the background, fitted to the image's rim: float64 [height, width].
 
-    Light that slopes, and that falls off with the square of the distance from the
-    middle (vignetting). The fit has the least absolute error, by reweighting, for
-    strokes may touch the rim.
+    A linear slope of the light plus a falloff with the squared distance from the
+    middle (vignetting). Strokes may touch the rim, hence the least absolute error, by
+    iteratively reweighted least squares.
     """
     rim = np.ones(grey.shape, bool)
     margin = max(1, min(grey.shape) // 50)
@@ -166,90 +171,73 @@ def _blur(image: Image.Image, radius: float) -> np.ndarray:
     return np.asarray(image.filter(ImageFilter.GaussianBlur(radius)), np.float32)
 
 
-def _paper(grey: np.ndarray, ground: np.ndarray, size: int) -> np.ndarray:
+def _paper(grey: np.ndarray, background: np.ndarray, size: int) -> np.ndarray:
     """`grey` with all that is dark and narrower than `size` filled from around it.
 
     A morphological closing: unlike a blur it follows the edge of a shadow. It would
-    fill a slope of the light at the rim, hence relative to `ground`.
+    fill a slope of the light at the rim, hence relative to `background`.
     """
-    ground = np.maximum(ground, 25)
-    closed = -_dilate(-_dilate(grey / ground, size), size)
-    return np.maximum(closed * ground, 12)
+    background = np.maximum(background, 25)
+    closed = scipy.ndimage.grey_closing(grey / background, _odd(size), mode="nearest")
+    return np.maximum(closed * background, 12)
 
 
-def _dilate(values: np.ndarray, size: int) -> np.ndarray:
-    """The largest value in the square of `size` pixels, made odd, around each."""
-    for axis in (0, 1):
-        pads = [(0, 0), (0, 0)]
-        pads[axis] = (size // 2, size // 2)
-        values = np.moveaxis(np.pad(values, pads, "edge"), axis, 0)
-        width, full = 1, size // 2 * 2 + 1
-        while width < full:
-            step = min(width, full - width)
-            values = np.maximum(values[:-step], values[step:])
-            width += step
-        values = np.moveaxis(values, 0, axis)
-    return values
+def _max_filter(values: np.ndarray, size: int) -> np.ndarray:
+    return scipy.ndimage.maximum_filter(values, _odd(size), mode="nearest")
+
+
+def _odd(size: int) -> int:
+    """A window with a middle: `size`, or the next number where that is even."""
+    return size // 2 * 2 + 1
 
 
 def _main_parts(mask: np.ndarray, sure: np.ndarray) -> np.ndarray:
-    """The connected parts of `mask` that hold much of `sure`: no specks, no shadows."""
+    """The connected parts of `mask` that hold much of `sure`: no specks, no shadows.
+
+    Connected at a side of about 256 pixels, so that small gaps do not part a stroke.
+    """
     step = -(-max(mask.shape) // 256)
-    labels = _label(_pool(mask, step))
-    areas = np.bincount(labels[_pool(sure, step)], minlength=labels.max() + 1)
+    labels, num_labels = scipy.ndimage.label(_max_pool(mask, step), np.ones((3, 3)))
+    areas = np.bincount(labels[_max_pool(sure, step)], minlength=num_labels + 1)
     kept = areas >= 0.1 * areas.max()
     kept[0] = False
     kept = kept[labels].repeat(step, 0).repeat(step, 1)
     return mask & kept[: mask.shape[0], : mask.shape[1]]
 
 
-def _pool(mask: np.ndarray, step: int) -> np.ndarray:
-    height, width = (-(-n // step) for n in mask.shape)
-    whole = np.zeros((height * step, width * step), bool)
-    whole[: mask.shape[0], : mask.shape[1]] = mask
-    return whole.reshape(height, step, width, step).any((1, 3))
-
-
-def _label(mask: np.ndarray) -> np.ndarray:
-    """One number above 0 for each connected part of `mask`, 0 outside."""
-    labels = np.where(mask, 1 + np.arange(mask.size).reshape(mask.shape), 0)
-    while True:
-        largest = np.where(mask, _dilate(labels, 3), 0)
-        # A label is a pixel's position too; taking that pixel's own label halves
-        # the way that is left, where passing it on goes one pixel at a time.
-        jumped = np.where(mask, largest.ravel()[largest - 1], 0)
-        if np.array_equal(jumped, labels):
-            return labels
-        labels = jumped
+def _max_pool(mask: np.ndarray, step: int) -> np.ndarray:
+    for axis, size in enumerate(mask.shape):
+        mask = np.logical_or.reduceat(mask, np.arange(0, size, step), axis)
+    return mask
 
 
 def _thicken(ink: np.ndarray, digit: np.ndarray) -> np.ndarray:
-    """Widens strokes that would be thinner than `THINNEST_STROKE` in the box."""
-    scale = BOX / (1 + max(np.ptp(places) for places in np.nonzero(digit)))
-    inside = ~_dilate(~np.pad(digit, 1), 3)
+    """Widens strokes that would be thinner than `THINNEST_STROKE`."""
+    scale = BOX / (1 + max(np.ptp(indices) for indices in np.nonzero(digit)))
+    inside = scipy.ndimage.binary_erosion(digit, np.ones((3, 3)))
     stroke = 2 * scale * digit.sum() / (digit.sum() - inside.sum())
     radius = max(0, round((THINNEST_STROKE - stroke) / scale / 2))
-    return _dilate(np.pad(ink, radius), 2 * radius + 1)
+    return _max_filter(np.pad(ink, radius), 2 * radius + 1)
 
 
-def _scale(ink: np.ndarray) -> np.ndarray:
-    """Crops to the strokes and scales their longer side to `BOX` pixels."""
+def _scale(ink: np.ndarray, box: int) -> np.ndarray:
+    """Crops to the strokes and scales their longer side to `box` pixels."""
     rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
     ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    height, width = (max(1, round(n * BOX / max(ink.shape))) for n in ink.shape)
+    height, width = (max(1, round(n * box / max(ink.shape))) for n in ink.shape)
     image = Image.fromarray(ink)
     return np.asarray(image.resize((width, height), Image.Resampling.HAMMING))
 
 
-def _place(digit: np.ndarray) -> np.ndarray:
-    """uint8 [28, 28] with the centre of mass at (14, 14), to half a pixel."""
+def _place(digit: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """uint8 `shape` with the centre of mass at its centre, to half a pixel."""
     corner = []
-    for axis in (0, 1):
+    for axis, size in enumerate(shape):
         mass = digit.sum(1 - axis)
         centre = mass @ np.arange(len(mass)) / mass.sum()
-        start = int(np.ceil(FIELD / 2 - 0.5 - centre))
-        corner.append(min(max(start, 0), FIELD - len(mass)))
-    field = np.zeros((FIELD, FIELD), np.uint8)
+        start = int(np.ceil(size / 2 - 0.5 - centre))
+        corner.append(min(max(start, 0), size - len(mass)))
+    field = np.zeros(shape, np.uint8)
     rows, columns = (slice(a, a + n) for a, n in zip(corner, digit.shape, strict=True))
     field[rows, columns] = np.round(255 * digit / digit.max())  # as bright as MNIST
     return field

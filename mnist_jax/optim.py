@@ -1,81 +1,76 @@
 """Optimizers and learning-rate schedules by name, from optax."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
 
-from mnist_jax.config import Config
-
 _WARM_UP = 0.3  # share of a one-cycle run in which the rate rises
 _MOMENTUM = 0.9
+
+# (rate, steps of the run) -> schedule. 'cosine' falls to 0 (Loshchilov and Hutter,
+# 2017); 'onecycle' rises from a 25th and falls to nearly 0 (Smith and Topin, 2018).
+# Each is proportional to its rate, which vectorized runs rely on.
+SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
+    "constant": lambda rate, num_steps: optax.constant_schedule(rate),
+    "cosine": optax.cosine_decay_schedule,
+    "onecycle": lambda rate, num_steps: optax.cosine_onecycle_schedule(
+        num_steps, rate, pct_start=_WARM_UP
+    ),
+}
+
+# (schedule, weight decay) -> update rule. AdamW decouples the decay from the adaptive
+# scale (Loshchilov and Hutter, 2019); to the others it comes as the gradient of the L2
+# penalty, before their own rule.
+OPTIMIZERS: dict[str, Callable[[optax.Schedule, Any], optax.GradientTransformation]] = {
+    "adam": lambda schedule, decay: optax.chain(
+        scale_by_adam(), optax.scale_by_learning_rate(schedule)
+    ),
+    "adamw": lambda schedule, decay: optax.chain(
+        scale_by_adam(),
+        optax.add_decayed_weights(decay, _is_kernel),
+        optax.scale_by_learning_rate(schedule),
+    ),
+    "rmsprop": lambda schedule, decay: optax.rmsprop(schedule, decay=0.9, eps=1e-7),
+    "sgd": lambda schedule, decay: optax.sgd(schedule, momentum=_MOMENTUM),
+}
+_DECOUPLED = ("adamw",)
 
 
 def make_schedule(name: str, learning_rate: float, num_steps: int) -> optax.Schedule:
     """The learning rate as a function of the step.
 
     Args:
-      name: 'constant'; 'cosine', down to 0 (Loshchilov and Hutter, 2017); or
-        'onecycle', a cosine warm-up from a 25th followed by a cosine decay to
-        nearly 0 (Smith and Topin, 2018).
+      name: in `SCHEDULES`.
       learning_rate: the constant, the first or the highest rate.
       num_steps: length of the whole run.
-
-    Raises:
-      KeyError: unknown name.
     """
-    make = {
-        "constant": lambda: optax.constant_schedule(learning_rate),
-        "cosine": lambda: optax.cosine_decay_schedule(learning_rate, num_steps),
-        "onecycle": lambda: optax.cosine_onecycle_schedule(
-            num_steps, learning_rate, pct_start=_WARM_UP
-        ),
-    }[name]
-    return make()
+    return SCHEDULES[name](learning_rate, num_steps)
 
 
 def make_optimizer(
-    config: Config,
+    name: str,
     schedule: optax.Schedule,
-    weight_decay: jax.Array | None = None,
+    weight_decay: float | jax.Array = 0.0,
+    clip_norm: float = 0.0,
 ) -> optax.GradientTransformation:
-    """The optimizer of `config`, with gradient clipping and weight decay.
+    """An update rule with gradient clipping and weight decay.
 
     Args:
-      config: says which.
+      name: in `OPTIMIZERS`.
       schedule: the learning rate.
-      weight_decay: float32 [] instead of the number in `config`, where it is an input
-        of the program.
-
-    Decay falls on kernels alone, not on biases. AdamW decouples it from the
-    adaptive scale (Loshchilov and Hutter, 2019); for the others it is the L2
-    penalty's gradient, added before their own rule.
-
-    Raises:
-      KeyError: unknown name.
+      weight_decay: on kernels alone, not on biases; float32 [] where it is a traced
+        argument.
+      clip_norm: largest global norm of the gradient; 0 for any.
     """
-
-    def is_kernel(params):
-        return jax.tree.map(lambda p: p.ndim > 1, params)
-
-    decay = config.weight_decay if weight_decay is None else weight_decay
-    rule = {
-        "adam": lambda: optax.chain(
-            scale_by_adam(), optax.scale_by_learning_rate(schedule)
-        ),
-        "adamw": lambda: optax.chain(
-            scale_by_adam(),
-            optax.add_decayed_weights(decay, is_kernel),
-            optax.scale_by_learning_rate(schedule),
-        ),
-        "rmsprop": lambda: optax.rmsprop(schedule, decay=0.9, eps=1e-7),
-        "sgd": lambda: optax.sgd(schedule, momentum=_MOMENTUM),
-    }[config.optimizer]()
     parts = []
-    if config.clip_norm > 0:
-        parts.append(optax.clip_by_global_norm(config.clip_norm))
-    if (weight_decay is not None or decay > 0) and config.optimizer != "adamw":
-        parts.append(optax.add_decayed_weights(decay, is_kernel))
-    return optax.chain(*parts, rule)
+    if clip_norm > 0:
+        parts.append(optax.clip_by_global_norm(clip_norm))
+    if name not in _DECOUPLED and (isinstance(weight_decay, jax.Array) or weight_decay):
+        parts.append(optax.add_decayed_weights(weight_decay, _is_kernel))
+    return optax.chain(*parts, OPTIMIZERS[name](schedule, weight_decay))
 
 
 def scale_by_adam(
@@ -102,3 +97,7 @@ def scale_by_adam(
         return updates, optax.ScaleByAdamState(count, mu, nu)
 
     return optax.GradientTransformation(optax.scale_by_adam().init, update)
+
+
+def _is_kernel(params: Any) -> Any:
+    return jax.tree.map(lambda p: p.ndim > 1, params)

@@ -2,15 +2,39 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from mnist_jax import datasets, metrics, models, parallel, records, step
+from mnist_jax import data, metrics, records, train_step
 from mnist_jax.checkpoints import Checkpoints
 from mnist_jax.config import Config
+from mnist_jax.parallel import devices as devices_lib
+from mnist_jax.parallel import placement, programs
+from mnist_jax.stored_run import check_workdir, read_config
+from mnist_jax.training_setup import build_model
+
+
+class Classifier(NamedTuple):
+    """A run's last checkpoint, ready for use."""
+
+    step: int  # that the checkpoint was taken after
+    classify: Callable[[np.ndarray], np.ndarray]  # uint8 [N, H, W, 1] -> float32 [N, K]
+
+
+class Evaluation(NamedTuple):
+    """The scores of a run's last checkpoint."""
+
+    dataset: str
+    epoch: int  # that are finished
+    num_epochs: int  # of the whole run
+    # 'validation' and, of a complete run, 'test': `metrics.score` and 'num_images'
+    scores: dict[str, dict[str, Any]]
+
+    @property
+    def is_complete(self) -> bool:
+        return self.epoch == self.num_epochs
 
 
 def load_config(workdir: Path) -> Config:
@@ -18,77 +42,72 @@ def load_config(workdir: Path) -> Config:
 
     Raises:
       RecordsError: there is no run, or its record is damaged or of another version.
-      DatasetError: the run's data set is none that there is.
     """
-    config = records.read_config(workdir, _make_config)
-    if config is None:
+    stored = read_config(workdir)
+    if stored is None:
         raise records.RecordsError(
             f"--workdir={workdir} holds no run: give the folder that a training run "
             "was given or printed"
         )
-    return config
+    return stored[0]
 
 
-def _make_config(settings: dict[str, Any]) -> Config:
-    config = Config.from_dict(settings)
-    # These know more about what there is and fits together.
-    datasets.class_names(config.dataset)
-    models.build_model(config)
-    return config
-
-
-def load_classifier(workdir: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """The classifier of the run's last checkpoint.
-
-    Returns:
-      images uint8 [N, 28, 28, 1], light strokes on black -> logits float32 [N, 10].
+def load_classifier(workdir: Path) -> Classifier:
+    """The classifier of the run's last checkpoint: logits of light strokes on black.
 
     Raises:
-      RecordsError, ConfigError, CheckpointError: there is no run that can be read.
+      RecordsError, CheckpointError: there is no run that can be read.
     """
-    model = models.build_model(load_config(workdir))
-    images = jnp.zeros((1, 28, 28, 1))
-    shapes = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+    config = load_config(workdir)
+    source = data.DATASETS[config.dataset]
+    model = build_model(config, source.image_shape, len(source.class_names))
+    shapes = train_step.init_params_shapes(model, source.image_shape)
     template = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-    with Checkpoints(workdir, read_only=True) as checkpoints:
-        params = checkpoints.restore_params(template)
-    devices = parallel.choose_devices(num_devices=0)
-    params = parallel.replicate(params, devices)
-    classify = parallel.make_predict(step.make_eval_step(model), devices)
-    return lambda images: classify(params, images)
+    with Checkpoints(workdir, config.identity(), read_only=True) as checkpoints:
+        step, params = checkpoints.restore_params(template)
+    devices = devices_lib.choose_devices(num_devices=0)
+    params = placement.replicate(params, devices)
+    predict_logits = programs.make_predict(train_step.make_eval_step(model), devices)
+    return Classifier(step, lambda images: predict_logits(params, images))
 
 
 def evaluate(
     workdir: Path, data_dir: str | None = None, raw_dir: str | None = None
-) -> dict[str, Any]:
-    """Scores the last checkpoint on its data set's validation part and test set.
+) -> Evaluation:
+    """Scores the last checkpoint on the validation part and, at the end, the test set.
+
+    The test set of a run that is not complete is left alone: it is scored once.
 
     Args:
       workdir: the run's folder; nothing is written there.
       data_dir: where the data set is prepared, if no longer where it was.
       raw_dir: its raw files, if it is not prepared any more.
 
-    Returns:
-      'dataset', and 'loss', 'accuracy' and 'num_images' of each 'test' and
-      'validation'; the latter is left out where the run has no validation part.
-
     Raises:
-      RecordsError, ConfigError, CheckpointError, DatasetError: see their messages.
+      RecordsError, CheckpointError, DatasetError: see their messages.
     """
     config = load_config(workdir)
-    classify = load_classifier(workdir)
-    dataset = datasets.load(config.dataset, data_dir or config.data_dir, raw_dir)
-    _, rows = datasets.split_validation(
+    classifier = load_classifier(workdir)
+    dataset = data.load(config.dataset, data_dir or config.data_dir, raw_dir)
+    check_workdir(config, workdir, dataset.sha256)
+    train_indices, indices = data.split_validation(
         dataset.train_labels, config.validation_fraction, config.seed
     )
-    parts = {"test": (dataset.test_images, dataset.test_labels)}
-    if len(rows):
-        parts["validation"] = (dataset.train_images[rows], dataset.train_labels[rows])
-    scores: dict[str, Any] = {"dataset": dataset.name}
-    for name, (images, labels) in parts.items():
-        loss, accuracy = metrics.score(classify(images), labels)
-        scores[name] = {"loss": loss, "accuracy": accuracy, "num_images": len(labels)}
-    return scores
+    epoch = classifier.step // (len(train_indices) // config.batch_size)
+    parts = {}
+    if len(indices):
+        part = dataset.train_images[indices], dataset.train_labels[indices]
+        parts["validation"] = part
+    if epoch == config.epochs:
+        parts["test"] = dataset.test_images, dataset.test_labels
+    scores = {
+        name: {
+            **metrics.score(classifier.classify(images), labels),
+            "num_images": len(labels),
+        }
+        for name, (images, labels) in parts.items()
+    }
+    return Evaluation(dataset.name, epoch, config.epochs, scores)
 
 
 def predict(workdir: Path, images: np.ndarray) -> np.ndarray:
@@ -96,9 +115,9 @@ def predict(workdir: Path, images: np.ndarray) -> np.ndarray:
 
     Args:
       workdir: the run's folder.
-      images: uint8 [N, 28, 28, 1], light strokes on black; see `images.read_image`.
+      images: uint8 [N, H, W, 1], light strokes on black; see `images.read_image`.
 
     Returns:
-      float32 [N, 10], rows sum to 1.
+      float32 [N, K], rows sum to 1.
     """
-    return metrics.softmax(load_classifier(workdir)(images))
+    return metrics.softmax(load_classifier(workdir).classify(images))

@@ -2,9 +2,9 @@
 
 A run lives in one folder, its workdir:
 
-    config.json       every setting of the run
+    config.json       every setting of the run, and the digest of its data
     metrics.jsonl     one line per finished epoch
-    result.json       the test score and what it cost; written once, at the end
+    result.json       the test score and what it took; written once, at the end
     predictions.npz   the test probabilities, and the images that the figures show
     checkpoints/      see checkpoints.py
     figures/          see plots/
@@ -13,19 +13,25 @@ A run lives in one folder, its workdir:
     .lock             held by the process that trains the run
 
 Every file is written beside its final name and then renamed, so that a reader, or
-a run that goes on after a crash, never meets half a file.
+a run that goes on after a crash, never meets half a file. JSON carries the number of
+its schema. Schema 1 had none, no digest of the data, and a fixed set of metrics; what
+it wrote is read as it is. A later version adds keys, and takes a new number only where
+the meaning of a key changes.
 """
 
 import io
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from mnist_jax.errors import UserError, first_line
+
+SCHEMA = 2
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 RESULT = "result.json"
@@ -36,6 +42,9 @@ TENSORBOARD = "tensorboard"
 DAMAGED = "damaged"
 LOCK = ".lock"
 
+# Without these a file is taken for damaged; all other keys may be missing.
+CONFIG_KEYS = ("model", "dataset", "seed")
+EPOCH_KEYS = ("epoch", "train_loss")
 RESULT_KEYS = (
     "dataset",
     "class_names",
@@ -48,37 +57,35 @@ RESULT_KEYS = (
     "compile_seconds",
 )
 
-_LONGEST_QUOTE = 160  # characters
+_REMEDY = "restore the file, or train again with --overwrite"
+
 # RecursionError: brackets in brackets in brackets.
 _READ_ERRORS = (OSError, ValueError, RecursionError)
 
-EPOCH_KEYS = (
-    "epoch",
-    "train_loss",
-    "train_accuracy",
-    "validation_loss",
-    "validation_accuracy",
-    "learning_rate",
-    "seconds",
-    "images_per_second",
-)
+
+class RecordsError(UserError):
+    """A workdir that cannot be used."""
 
 
-class RecordsError(Exception):
-    """A workdir that cannot be used; the message is one line with the remedy."""
+class StoredConfig(NamedTuple):
+    """What config.json holds."""
+
+    settings: dict[str, Any]
+    data_sha256: str | None  # of the arrays that the run trains on; None in schema 1
 
 
 class Predictions(NamedTuple):
-    """What a finished run says about the test set, and images to show it with.
+    """Predictions of a finished run for the test set, and images to show them with.
 
-    N is the number of test images, K of those kept for figures, S of samples.
+    N is the number of test images, K of those kept for figures, S of samples, C of
+    classes.
     """
 
-    probabilities: np.ndarray  # float32 [N, 10], rows sum to 1
+    probabilities: np.ndarray  # float32 [N, C], rows sum to 1
     labels: np.ndarray  # int32 [N]
-    shown: np.ndarray  # int32 [K], positions in the test set
-    shown_images: np.ndarray  # uint8 [K, 28, 28]
-    sample_images: np.ndarray  # uint8 [S, 28, 28], from the training set
+    shown: np.ndarray  # int32 [K], indices of the test set
+    shown_images: np.ndarray  # uint8 [K, H, W]
+    sample_images: np.ndarray  # uint8 [S, H, W], from the training set
     sample_labels: np.ndarray  # int32 [S]
 
 
@@ -101,62 +108,56 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
-def write_config(workdir: Path, config: Mapping[str, Any]) -> None:
-    _write_json(workdir / CONFIG, config)
+def write_config(workdir: Path, settings: Mapping[str, Any], data_sha256: str) -> None:
+    write_json(workdir / CONFIG, {**settings, "data_sha256": data_sha256})
 
 
-def read_config(workdir: Path, make: Callable[[dict[str, Any]], Any] = dict) -> Any:
-    """The settings of the run in `workdir`; None where there is no run.
-
-    Args:
-      workdir: the run's folder.
-      make: what to make of them; raises ValueError where that cannot be.
-    """
-    settings = _read_json(workdir / CONFIG)
-    try:
-        return None if settings is None else make(settings)
-    except ValueError as error:
-        raise RecordsError(f"{workdir / CONFIG}: {error}") from error
+def read_config(workdir: Path) -> StoredConfig | None:
+    """The settings of the run in `workdir`; None where there is no run."""
+    settings = read_json(workdir / CONFIG, CONFIG_KEYS)
+    if settings is None:
+        return None
+    del settings["schema"]
+    return StoredConfig(settings, settings.pop("data_sha256", None))
 
 
 def write_metrics(workdir: Path, epochs: Sequence[Mapping[str, Any]]) -> None:
-    """Writes one line per epoch; each mapping has the keys `EPOCH_KEYS`."""
-    lines = [json.dumps({key: epoch[key] for key in EPOCH_KEYS}) for epoch in epochs]
+    """Writes one line per epoch; each mapping has the keys `EPOCH_KEYS` at least."""
+    lines = [json.dumps({"schema": SCHEMA, **epoch}) for epoch in epochs]
     write_atomically(workdir / METRICS, "".join(f"{x}\n" for x in lines).encode())
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
-    """The finished epochs, in order; an empty list where there are none."""
+    """The finished epochs, in order; an empty list where there are none.
+
+    All values are numbers or None. Which metrics there are depends on the version that
+    wrote the line.
+    """
     path = workdir / METRICS
     if not path.exists():
         return []
     try:
         epochs = [json.loads(line) for line in path.read_text().splitlines()]
         for number, epoch in enumerate(epochs, 1):
-            if not isinstance(epoch, dict) or tuple(epoch) != EPOCH_KEYS:
-                raise ValueError(f"line {number} is not that of an epoch")
+            _check(epoch, EPOCH_KEYS)
             if not all(isinstance(x, int | float | None) for x in epoch.values()):
                 raise ValueError(f"line {number} has more than numbers")
             if epoch["epoch"] != number:
                 raise ValueError(f"line {number} is that of epoch {epoch['epoch']}")
+            del epoch["schema"]
     except _READ_ERRORS as error:
-        raise RecordsError(_damaged(path, error)) from error
+        raise damaged(path, error) from error
     return epochs
 
 
 def write_result(workdir: Path, result: Mapping[str, Any]) -> None:
     """`result` has the keys `RESULT_KEYS` at least."""
-    _write_json(workdir / RESULT, result)
+    write_json(workdir / RESULT, result)
 
 
 def read_result(workdir: Path) -> dict[str, Any] | None:
     """The final score of the run in `workdir`; None before the run's end."""
-    result = _read_json(workdir / RESULT)
-    missing = [key for key in RESULT_KEYS if result is not None and key not in result]
-    if missing:
-        error = ValueError(f"{', '.join(missing)} missing")
-        raise RecordsError(_damaged(workdir / RESULT, error))
-    return result
+    return read_json(workdir / RESULT, RESULT_KEYS)
 
 
 def write_predictions(workdir: Path, predictions: Predictions) -> None:
@@ -176,33 +177,48 @@ def read_predictions(workdir: Path) -> Predictions | None:
         with np.load(content, allow_pickle=False) as arrays:
             return Predictions(**{name: arrays[name] for name in Predictions._fields})
     except Exception as error:  # zipfile, zlib and numpy each have their own
-        raise RecordsError(_damaged(path, error)) from error
+        raise damaged(path, error) from error
 
 
-def first_line(error: Exception) -> str:
-    """What a one-line message quotes of another library's error."""
-    line = next(iter(str(error).splitlines()), type(error).__name__)
-    return line if len(line) <= _LONGEST_QUOTE else line[:_LONGEST_QUOTE] + " ..."
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a JSON object with the schema's number."""
+    content = {"schema": SCHEMA, **content}
     write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def damaged(path: Path, error: Exception, remedy: str = _REMEDY) -> RecordsError:
+    """What to say of a file that cannot be read."""
+    return RecordsError(f"{path} is damaged ({first_line(error)}): {remedy}")
+
+
+def read_json(
+    path: Path, keys: Sequence[str], remedy: str = _REMEDY
+) -> dict[str, Any] | None:
+    """A JSON object with its 'schema'; None where there is no file.
+
+    Args:
+      path: of a file that `write_json` wrote.
+      keys: those without which it is taken for damaged.
+      remedy: what to do then.
+
+    Raises:
+      RecordsError: it is damaged, or of a later schema.
+    """
     if not path.exists():
         return None
     try:
         content = json.loads(path.read_text())
-        if not isinstance(content, dict):
-            raise ValueError("no JSON object")
+        _check(content, keys)
     except _READ_ERRORS as error:
-        raise RecordsError(_damaged(path, error)) from error
+        raise damaged(path, error, remedy) from error
     return content
 
 
-def _damaged(path: Path, error: Exception) -> str:
-    return (
-        f"{path} is damaged ({first_line(error)}): restore the file, or train again "
-        "with --overwrite"
-    )
+def _check(content: Any, keys: Sequence[str]) -> None:
+    """Refuses what is no object of a schema that is known; fills its number in."""
+    if not isinstance(content, dict):
+        raise ValueError("no JSON object")
+    if content.setdefault("schema", 1) not in range(1, SCHEMA + 1):
+        raise ValueError(f"schema {content['schema']} is of another version")
+    if missing := [key for key in keys if key not in content]:
+        raise ValueError(f"{', '.join(missing)} missing")

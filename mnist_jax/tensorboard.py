@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mnist_jax.config import ConfigError
-from mnist_jax.records import EPOCH_KEYS, TENSORBOARD
+from mnist_jax.records import TENSORBOARD
+from mnist_jax.settings import ConfigError
 
 
 def check() -> None:
@@ -39,9 +39,9 @@ class EventFiles:
 
             self._writer = tensorboardX.SummaryWriter(str(self._folder))
         for epoch in epochs[self._num_written :]:
-            for key in EPOCH_KEYS[1:]:
-                if epoch[key] is not None:
-                    self._writer.add_scalar(_tag(key), epoch[key], epoch["epoch"])
+            for key, value in epoch.items():
+                if key != "epoch" and value is not None:
+                    self._writer.add_scalar(_tag(key), value, epoch["epoch"])
         self._num_written = len(epochs)
         self._writer.flush()
 

@@ -1,6 +1,7 @@
 """What the tests share: the devices, a data_dir, and the way to the real MNIST."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,14 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = (
         os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
     ).strip()
+
+# As mnist_jax/__init__.py sets it. A test module that imports JAX before the package
+# would leave another value to the processes that tests start.
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+
+# In a background job of a shell SIGINT is ignored, and would be by all processes that
+# tests start; with a handler here they get the default.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Many tests compile the same programs, in this process, its workers and launch.py.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -40,12 +49,12 @@ def data_dir(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def run_study():
-    """(name, *arguments, cwd, code) -> (stdout, stderr) of a study in experiments/."""
+    """(name, *arguments, cwd, code) -> (stdout, stderr) of experiments.<name>."""
     root = Path(__file__).resolve().parents[1]
 
     def run(name, *arguments, cwd, code=0):
         done = subprocess.run(
-            [sys.executable, root / "experiments" / name, *arguments],
+            [sys.executable, "-m", f"experiments.{name}", *arguments],
             cwd=cwd,
             env={**os.environ, "PYTHONPATH": str(root)},
             capture_output=True,

@@ -5,7 +5,7 @@ when it is run has done that, and no JAX backend exists in it yet, so that each 
 forks may set up its own devices as a fresh process would.
 
   server: one line of JSON per command line, {"arguments", "cwd", "environment"}
-  answer: one line of JSON, the fields of `Done`
+  reply:  one line of JSON, the fields of `Done`
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
-SECONDS = 60  # that one command line may take
+SECONDS = 300  # that one command line may take on a machine with other work
 
 
 class Done(NamedTuple):
@@ -64,7 +64,7 @@ def _serve() -> None:
     import matplotlib.figure  # noqa: F401  what else commands import, in advance
 
     import launch  # noqa: F401
-    from mnist_jax.datasets import prepared  # noqa: F401
+    from mnist_jax.data import prepared  # noqa: F401
 
     for line in sys.stdin:
         request = json.loads(line)

@@ -1,54 +1,85 @@
-"""Runs of launch.py as real processes, and what they leave, compared to the bit."""
+"""Runs by launch.py or in this process, and what they leave, compared to the bit."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+import pytest
 
-from mnist_jax import predict, records
+from mnist_jax import predict, records, snapshot, training
 from mnist_jax.checkpoints import Checkpoints
-from mnist_jax.config import Config
-from mnist_jax.train import loop
-from mnist_jax.train.run import prepare
+from mnist_jax.config import Config, make_config
+from mnist_jax.signals import Interrupted
+from mnist_jax.training_setup import prepare
 
-LAUNCH = str(Path(__file__).parent.parent / "launch.py")
+ROOT = Path(__file__).resolve().parents[1]
+LAUNCH = str(ROOT / "launch.py")
+SECONDS = 300  # that anything here may take; on a busy machine it takes its time
 TIMES = ("seconds", "images_per_second")
+
+
+def start_python(
+    *arguments: str | Path, cwd: Path | None = None, **environment: str
+) -> subprocess.Popen:
+    """Starts a Python program that imports the package from here."""
+    # Where this process ignores SIGINT, as a background job does, so would its child.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=cwd,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def start(*arguments: str, cwd: Path, **environment: str) -> subprocess.Popen:
     """Starts launch.py with the devices that a person's machine has."""
-    return subprocess.Popen(
-        [sys.executable, LAUNCH, *arguments],
-        cwd=cwd,
-        env={**os.environ, "XLA_FLAGS": "", **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return start_python(LAUNCH, *arguments, cwd=cwd, **{"XLA_FLAGS": "", **environment})
+
+
+def finish(
+    processes: Sequence[subprocess.Popen], seconds: float = SECONDS
+) -> list[tuple[int, str, str]]:
+    """(status, stdout, stderr) of each; ends them all and fails if one takes longer."""
+    try:
+        outputs = [process.communicate(timeout=seconds) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(p.returncode, *o) for p, o in zip(processes, outputs, strict=True)]
 
 
 def launch(
     *arguments: str, cwd: Path, code: int = 0, **environment: str
 ) -> tuple[str, str]:
     """Runs launch.py; returns (stdout, stderr)."""
-    process = start(*arguments, cwd=cwd, **environment)
-    output, errors = process.communicate(timeout=300)
-    assert process.returncode == code, output + errors
+    [(status, output, errors)] = finish([start(*arguments, cwd=cwd, **environment)])
+    assert status == code, output + errors
     return output, errors
 
 
 def wait_until(happened: Callable[[], Any], process: subprocess.Popen) -> bool:
     """False if the process ended before it happened."""
+    deadline = time.monotonic() + SECONDS
     while process.poll() is None:
         if happened():
             return True
+        if time.monotonic() > deadline:
+            process.kill()
+            raise TimeoutError(f"nothing within {SECONDS} s: {process.communicate()}")
         time.sleep(0.002)
     return False
 
@@ -66,6 +97,41 @@ def free_address() -> str:
         return f"127.0.0.1:{free.getsockname()[1]}"
 
 
+def make_mlp(**settings):
+    """A small run with all that is random switched on."""
+    settings = {
+        "epochs": 3,
+        "hidden_sizes": (16,),
+        "dropout": 0.2,
+        "augment": "affine",
+        "schedule": "onecycle",
+        "num_devices": 2,
+        **settings,
+    }
+    return make_config("mlp", "digits", **settings)
+
+
+def train_until(stops, config, workdir):
+    """Trains until `stops(losses, steps done before)`, as if SIGTERM came then."""
+
+    def check_and_stop(losses, done, config):
+        if stops(losses, done):
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "_check_loss", check_and_stop)
+        with pytest.raises(Interrupted, match="SIGTERM after step .*saved in"):
+            training.train_and_evaluate(config, workdir)
+    assert records.read_result(workdir) is None
+
+
+def checkpoint_steps(workdir: Path) -> list[int]:
+    """Steps of the checkpoints that there are."""
+    folder = workdir / records.CHECKPOINTS
+    names = os.listdir(folder) if folder.is_dir() else []
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
 def without_times(workdir: Path) -> list[dict[str, Any]]:
     """metrics.jsonl, but for what a clock says."""
     return [
@@ -76,20 +142,18 @@ def without_times(workdir: Path) -> list[dict[str, Any]]:
 
 def templates(config: Config) -> tuple[Any, Any]:
     """Params and the rest of a checkpoint, as `Checkpoints.restore` wants them."""
-    run = prepare(config)
-    history = loop.step.Metrics(*np.zeros((2, run.num_steps), np.float32))
-    snapshot = loop.Snapshot(run.state, history, loop.Clock())
-    return run.state.params, loop.training_tree(snapshot)
+    setup = prepare(config)
+    training_tree = snapshot.training_tree(setup.trainer, snapshot.Clock())
+    return jax.device_get((setup.trainer.state.params, training_tree))
 
 
 def saved(workdir: Path) -> tuple[Any, ...]:
     """Params, optimizer state, history and step of the last checkpoint, and epochs."""
-    with Checkpoints(workdir, read_only=True) as checkpoints:
-        params, training, epochs = checkpoints.restore(
-            *templates(predict.load_config(workdir))
-        )
-    del training["clock"]
-    return params, training, [epoch["epoch"] for epoch in epochs]
+    config = predict.load_config(workdir)
+    with Checkpoints(workdir, config.identity(), read_only=True) as checkpoints:
+        params, training_tree, epochs = checkpoints.restore(*templates(config))
+    del training_tree["clock"]
+    return params, training_tree, [epoch["epoch"] for epoch in epochs]
 
 
 def assert_same_bits(tree: Any, other: Any) -> None:

@@ -15,17 +15,22 @@ def make_images(num=6):
     return images
 
 
+def run(transform, *arrays):
+    """Compiled, with the module's constants as they are now."""
+    return jax.jit(lambda *arrays: transform(*arrays))(*arrays)
+
+
 KEYS = jax.random.split(jax.random.key(0), 6)
 
 
 def test_none_changes_nothing():
     images = make_images()
-    np.testing.assert_array_equal(augment.augment("none", KEYS, images), images)
+    np.testing.assert_array_equal(augment.none(KEYS, images), images)
 
 
 def test_shift_moves_by_whole_pixels_within_range():
     images = make_images()
-    moved = np.asarray(augment.augment("shift", KEYS, images))
+    moved = np.asarray(augment.shift(KEYS, images))
     found = set()
     for before, after in zip(images, moved, strict=True):
         reach = range(-augment.MAX_SHIFT, augment.MAX_SHIFT + 1)
@@ -54,14 +59,14 @@ def test_affine_with_all_ranges_zero_is_identity(monkeypatch):
     for name in ("MAX_SHIFT", "MAX_ROTATION", "MAX_SCALING", "MAX_SHEAR"):
         monkeypatch.setattr(augment, name, 0)
     images = make_images()
-    np.testing.assert_allclose(augment.affine(KEYS, images), images, atol=1e-5)
+    np.testing.assert_allclose(run(augment.affine, KEYS, images), images, atol=1e-5)
 
 
 def test_affine_equals_scipy_with_the_same_map(monkeypatch):
     for name in ("MAX_SHIFT", "MAX_SCALING", "MAX_SHEAR"):
         monkeypatch.setattr(augment, name, 0)
     images = make_images()
-    got = augment.affine(KEYS, images)
+    got = run(augment.affine, KEYS, images)
     for key, image, turned in zip(KEYS, images[..., 0], got[..., 0], strict=True):
         angle = augment.MAX_ROTATION * jax.random.uniform(key, (6,), minval=-1.0)[0]
         cos, sin = np.cos(angle), np.sin(angle)
@@ -75,7 +80,7 @@ def test_affine_equals_scipy_with_the_same_map(monkeypatch):
 
 def test_affine_keeps_range_and_most_ink():
     images = make_images()
-    got = np.asarray(augment.affine(KEYS, images))
+    got = np.asarray(run(augment.affine, KEYS, images))
     assert got.min() >= 0 and got.max() <= images.max() + 1e-6
     ratio = got.sum((1, 2, 3)) / images.sum((1, 2, 3))
     # Scaling by 1.1 in both directions changes the area by a fifth at most.
@@ -83,11 +88,18 @@ def test_affine_keeps_range_and_most_ink():
     assert not np.allclose(got, images, atol=0.01)
 
 
-@pytest.mark.parametrize("name", ["shift", "affine"])
+@pytest.mark.parametrize("name", augment.AUGMENTATIONS)
 def test_an_image_is_changed_by_its_own_key_alone(name):
     images = make_images()
-    whole = augment.augment(name, KEYS, images)
-    part = augment.augment(name, KEYS[3:5], images[3:5])
+    whole = run(augment.AUGMENTATIONS[name], KEYS, images)
+    part = run(augment.AUGMENTATIONS[name], KEYS[3:5], images[3:5])
     np.testing.assert_allclose(whole[3:5], part, atol=1e-6)
-    again = augment.augment(name, KEYS, images)
+    again = run(augment.AUGMENTATIONS[name], KEYS, images)
     np.testing.assert_array_equal(whole, again)
+
+
+@pytest.mark.parametrize("name", augment.AUGMENTATIONS)
+def test_images_of_any_shape_keep_it(name):
+    images = np.pad(make_images(), ((0, 0), (0, 0), (3, 0), (0, 0)))
+    got = run(augment.AUGMENTATIONS[name], KEYS, images)
+    assert got.shape == (6, 28, 31, 1) and got.dtype == jnp.float32

@@ -1,6 +1,5 @@
-"""What a run survives: kills, damage, a full disk, a second process; by real ones."""
+"""What a run survives: kills, a second process, a full disk; by real ones."""
 
-import dataclasses
 import os
 import random
 import shutil
@@ -13,39 +12,34 @@ from pathlib import Path
 import pytest
 from runs_of_launch import (
     LAUNCH,
-    assert_same_bits,
+    SECONDS,
     assert_same_run,
+    checkpoint_steps,
     error_line,
     launch,
+    make_mlp,
     start,
-    templates,
+    train_until,
     wait_until,
 )
 
-from mnist_jax import predict, records, run_folder, train
-from mnist_jax.checkpoints import CheckpointError, Checkpoints
-from mnist_jax.config import make_config
-from mnist_jax.train import loop
+from mnist_jax import predict, records
+from mnist_jax import workdir as workdir_lib
+from mnist_jax.training import train_and_evaluate
 
 # Long enough to be killed often, with all that is random switched on; on the digits an
-# epoch is one chunk at most, so that each is followed by a checkpoint.
+# epoch is a chunk or two, and a checkpoint is taken after each.
 COMMON = (
     "--dataset=digits", "--augment=affine", "--schedule=onecycle",
-    "--checkpoint_every=1",
+    "--checkpoint_every=0",
 )  # fmt: skip
-# The devices that there are decide over how many threads a product is spread.
+# The devices that there are decide over how many threads a matmul is spread.
 HERE = os.environ["XLA_FLAGS"]
 RUNS = {
     "mlp": ("--model=mlp", "--hidden_sizes=32", "--dropout=0.2", "--epochs=25"),
     "cnn": ("--model=cnn", "--dropout=0.25", "--epochs=6"),
     "gru": ("--model=gru", "--units=16", "--dropout=0.2", "--epochs=15"),
 }
-
-
-def checkpoint_steps(workdir: Path) -> list[int]:
-    folder = workdir / records.CHECKPOINTS
-    names = os.listdir(folder) if folder.is_dir() else []
-    return sorted(int(name) for name in names if name.isdecimal())
 
 
 def unfinished(workdir: Path) -> list[Path]:
@@ -79,7 +73,12 @@ def kill(
     assert reached, process.communicate()
     epochs = num_epochs(workdir)
     if moment == "in a checkpoint":
-        wait_until(lambda: unfinished(workdir), process)
+        # One takes some hundredths of a second, and may be over just before.
+        while wait_until(lambda: unfinished(workdir), process):
+            process.send_signal(signal.SIGSTOP)
+            if unfinished(workdir):
+                break
+            process.send_signal(signal.SIGCONT)
     elif moment == "after metrics":  # and before the checkpoint with that epoch
         wait_until(lambda: num_epochs(workdir) > epochs, process)
     else:
@@ -94,23 +93,21 @@ def kill(
 
 @pytest.mark.parametrize(
     "model, moment",
-    [("mlp", "at random"), ("cnn", "after metrics"), ("gru", "in a checkpoint")],
+    [
+        ("mlp", "in a checkpoint"),
+        pytest.param("cnn", "after metrics", marks=pytest.mark.slow),
+        pytest.param("gru", "at random", marks=pytest.mark.slow),
+    ],
 )
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, model, moment):
     workdir, other = tmp_path / "run", tmp_path / "undisturbed"
     command = (*RUNS[model], *COMMON, "--num_devices=2")
-    # A checkpoint takes some hundredths of a second: one may be over just before.
-    for attempt in range(5):
-        rng = random.Random(attempt)
-        in_checkpoint = kill(command, workdir, moment, rng, XLA_FLAGS=HERE)
-        if in_checkpoint or (moment != "in a checkpoint" and attempt == 1):
-            break
-    else:
-        pytest.fail("no kill fell into a checkpoint")
+    half_written = kill(command, workdir, moment, random.Random(model), XLA_FLAGS=HERE)
+    assert half_written or moment != "in a checkpoint"
     assert not (workdir / records.RESULT).exists()
     config = predict.load_config(workdir)
     for folder in (workdir, other):
-        train.train_and_evaluate(config, folder)
+        train_and_evaluate(config, folder)
     assert not unfinished(workdir)
     assert_same_run(workdir, other)
 
@@ -133,165 +130,16 @@ def test_a_run_killed_twenty_times_goes_on_to_the_same_bits(tmp_path, model):
     assert_same_run(workdir, other)
 
 
-def make_mlp():
-    return make_config(
-        "mlp", "digits", epochs=3, hidden_sizes=(16,), dropout=0.2, augment="affine",
-        checkpoint_every=1, num_devices=2,
-    )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def stopped(tmp_path_factory):
-    """(workdir of a run stopped in its last epoch, workdir of the whole run)."""
-    folder = tmp_path_factory.mktemp("faults")
-    whole, half = folder / "whole", folder / "half"
-    train.train_and_evaluate(make_mlp(), whole)
-
-    def stop_in_last_epoch(losses, done, config):
-        if done >= 2 * 39:
-            signal.raise_signal(signal.SIGTERM)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "_FIRST_CHUNK", 20)
-        patch.setattr(loop, "CHUNK_SECONDS", 0.0)
-        patch.setattr(loop, "next_chunk", lambda *arguments: 20)
-        patch.setattr(loop, "_check_finite", stop_in_last_epoch)
-        with pytest.raises(train.Interrupted):
-            train.train_and_evaluate(make_mlp(), half)
-    assert len(checkpoint_steps(half)) == 2
-    return half, whole
-
-
-@pytest.fixture
-def half(stopped, tmp_path):
-    """A copy of the stopped run, to be damaged."""
-    return shutil.copytree(stopped[0], tmp_path / "half")
-
-
-def truncate(content):
-    return content[: len(content) // 2]
-
-
-def empty(content):
-    return b""
-
-
-def flip(content):
-    """One bit in the middle."""
-    middle = len(content) // 2
-    return content[:middle] + bytes([content[middle] ^ 4]) + content[middle + 1 :]
-
-
-def foreign(content):
-    return b"\x80\x04 none of ours " * 9
-
-
-DAMAGES = [truncate, empty, flip, foreign]
-
-
-@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_damage_to_any_file_never_gives_other_numbers(half, damage):
-    steps = checkpoint_steps(half)
-    wanted = templates(make_mlp())
-
-    def restore():
-        with Checkpoints(half, read_only=True) as checkpoints:
-            params, training, epochs = checkpoints.restore(*wanted)
-        return {int(training["step"]): (params, training, epochs)}
-
-    sound = restore()
-    last = half / records.CHECKPOINTS / str(steps[-1])
-    shutil.move(last, half / "aside")
-    sound |= restore()
-    shutil.move(half / "aside", last)
-    assert sorted(sound) == steps
-    went_back = 0
-    for path in sorted(path for path in last.rglob("*") if path.is_file()):
-        content = path.read_bytes()
-        path.write_bytes(damage(content) if content else b"x")
-        [(step, found)] = restore().items()
-        assert_same_bits(found, sound[step])
-        went_back += step == steps[0]
-        path.write_bytes(content)
-    assert went_back >= 3, "params, training and record are checked"
-
-
-@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(stopped, half, damage):
-    last = checkpoint_steps(half)[-1]
-    files = (half / records.CHECKPOINTS / str(last) / "params").rglob("*")
-    largest = max((p for p in files if p.is_file()), key=lambda p: p.stat().st_size)
-    largest.write_bytes(damage(largest.read_bytes()))
-    train.train_and_evaluate(make_mlp(), half)
-    assert_same_run(half, stopped[1])
-    assert (half / records.DAMAGED / str(last)).is_dir(), "nothing is thrown away"
-
-
-def contents(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def remove_record(checkpoint: Path) -> None:
-    """As the layout was before there were records."""
-    shutil.rmtree(checkpoint / "record")
-
-
-def other_model(checkpoint: Path) -> None:
-    put(make_config("linear", "digits", epochs=1), checkpoint)
-
-
-def other_seed(checkpoint: Path) -> None:
-    put(dataclasses.replace(make_mlp(), seed=1), checkpoint)
-
-
-def put(config, checkpoint: Path) -> None:
-    """The last checkpoint of another run in place of this one."""
-    train.train_and_evaluate(config, checkpoint.parent / "x")
-    folder = checkpoint.parent / "x" / records.CHECKPOINTS
-    found = folder / str(checkpoint_steps(folder.parent)[-1])
-    shutil.rmtree(checkpoint)
-    found.rename(checkpoint)
-    shutil.rmtree(checkpoint.parent / "x")
-
-
-def other_folder(checkpoint: Path) -> None:
-    shutil.rmtree(checkpoint)
-    checkpoint.mkdir()
-    (checkpoint / "notes.txt").write_text("mine")
-
-
-@pytest.mark.parametrize(
-    "fault", [remove_record, other_model, other_seed, other_folder]
-)
-def test_no_sound_checkpoint_is_one_line_and_nothing_is_lost(half, fault):
-    for step in checkpoint_steps(half):
-        fault(half / records.CHECKPOINTS / str(step))
-    before = contents(half)
-    with pytest.raises(CheckpointError) as caught:
-        train.train_and_evaluate(make_mlp(), half)
-    message = str(caught.value)
-    assert "--overwrite" in message and "\n" not in message and str(half) in message
-    assert {k: v for k, v in contents(half).items() if k.name != ".lock"} == {
-        k: v for k, v in before.items() if k.name != ".lock"
-    }
-    assert not (half / records.DAMAGED).exists()
-
-
-def test_a_reader_changes_nothing_of_a_damaged_run(half):
-    last = half / records.CHECKPOINTS / str(checkpoint_steps(half)[-1])
-    shutil.rmtree(last / "params")
-    before = contents(half)
-    assert predict.evaluate(half)["test"]["num_images"] == 397
-    assert contents(half) == before
-
-
 def changed(path: Path) -> tuple[int, int]:
     return path.stat().st_ino, path.stat().st_mtime_ns
 
 
 def test_a_second_process_is_refused(tmp_path):
     workdir = tmp_path / "run"
-    command = (*RUNS["mlp"], *COMMON, "--epochs=2000", "--workdir=run")
+    command = (
+        "--model=linear", "--dataset=digits", "--epochs=5000", "--checkpoint_every=0",
+        "--workdir=run",
+    )  # fmt: skip
     first = start(*command, cwd=tmp_path)
     try:
         assert wait_until(lambda: checkpoint_steps(workdir), first)
@@ -308,29 +156,8 @@ def test_a_second_process_is_refused(tmp_path):
         first.kill()
         first.communicate()
     # What a killed owner leaves behind is no lock.
-    with run_folder.lock(workdir):
+    with workdir_lib.lock(workdir):
         pass
-
-
-@pytest.mark.parametrize("stop_at", ["figures", "damaged", "checkpoints"])
-def test_overwriting_killed_half_way_mixes_no_runs(half, monkeypatch, stop_at):
-    for name in ("figures", "damaged"):
-        (half / name).mkdir()
-    remove = shutil.rmtree
-
-    def die_at(path):
-        if path.name == stop_at:
-            raise KeyboardInterrupt
-        remove(path)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(run_folder.shutil, "rmtree", die_at)
-        with pytest.raises(KeyboardInterrupt):
-            train.train_and_evaluate(make_mlp(), half, overwrite=True)
-    with pytest.raises(records.RecordsError, match="remove them with --overwrite"):
-        train.train_and_evaluate(make_mlp(), half)
-    train.train_and_evaluate(make_mlp(), half, overwrite=True)
-    assert not (half / "figures").exists() and not (half / "damaged").exists()
 
 
 UNSHARE = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c")
@@ -343,8 +170,8 @@ MAY_MOUNT = (
 )
 needs_mounts = pytest.mark.skipif(not MAY_MOUNT, reason="may not mount a tmpfs")
 BIG = (
-    "--model=mlp", "--dataset=digits", "--epochs=4", "--checkpoint_every=1",
-    "--num_devices=1",
+    "--model=mlp", "--dataset=digits", "--epochs=4", "--checkpoint_every=0",
+    "--num_devices=1", "--augment=none", "--dropout=0",
 )  # fmt: skip
 
 
@@ -356,7 +183,7 @@ def launch_on_mount(script: str, cwd: Path) -> subprocess.CompletedProcess:
         env={**os.environ, "LAUNCH": f"{sys.executable} {LAUNCH}"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=SECONDS,
     )
 
 
@@ -374,12 +201,14 @@ def test_a_full_disk_is_told_and_costs_no_checkpoint(tmp_path, megabytes, some_s
     assert "status 1" in done.stdout, done.stdout + done.stderr
     line = error_line(done.stderr)
     assert "cannot be written" in line and "make room" in line
+    # Nor do orbax's own threads say more than that line.
+    assert "rror" not in done.stderr.replace(line, ""), done.stderr
     kept = tmp_path / "kept"
     assert bool(checkpoint_steps(kept)) == some_saved and not unfinished(kept)
     if some_saved:
         config = predict.load_config(kept)
         for folder in (kept, tmp_path / "undisturbed"):
-            train.train_and_evaluate(config, folder)
+            train_and_evaluate(config, folder)
         assert_same_run(kept, tmp_path / "undisturbed")
 
 
@@ -397,10 +226,12 @@ def test_a_read_only_workdir_is_told(tmp_path):
 
 
 @needs_mounts
-def test_a_run_that_became_read_only_can_be_evaluated(half):
+def test_a_run_that_became_read_only_can_be_evaluated(tmp_path):
+    train_until(lambda losses, done: done >= 39, make_mlp(), tmp_path / "half")
     done = launch_on_mount(
         "mount --bind half half && mount -o remount,ro,bind half && "
         "$LAUNCH --mode=evaluate --workdir=half",
-        half.parent,
+        tmp_path,
     )
-    assert "test accuracy" in done.stdout, done.stderr
+    assert "validation accuracy" in done.stdout, done.stderr
+    assert "unfinished: " in done.stdout

@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ("README.md", "launch.py", "pyproject.toml", "setup.py")
-FOLDERS = ("experiments", "mnist_jax", "tests")
+FOLDERS = ("docs", "experiments", "mnist_jax", "tests")
 RUN = ("--model=cnn", "--dataset=digits", "--epochs=2", "--workdir=run")
 # What leans most on each library, and takes least.
 TESTS = (
@@ -27,9 +27,10 @@ TESTS = (
     "test_plots",
     "test_predict",
     "test_records",
-    "test_step",
+    "test_schemas",
     "test_tensorboard",
-    "test_train",
+    "test_train_step",
+    "test_training",
 )
 
 pytestmark = pytest.mark.slow

@@ -2,14 +2,16 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from runs_of_launch import finish, start_python
 
-from mnist_jax import train
 from mnist_jax.config import make_config
+from mnist_jax.training import train_and_evaluate
+
+pytestmark = pytest.mark.slow  # half a minute
 
 PROCESS = Path("/proc/self")
 NUM_EPOCHS, WARM = 200, 50
@@ -33,11 +35,11 @@ def sample():
 def main(folder):
     """Trains in this process; samples.json holds a sample of each epoch."""
     samples = []
-    # Every epoch of 39 steps is a chunk, so that every epoch is saved.
+    # Every epoch of 39 steps is a chunk, and every chunk is saved.
     config = make_config(
-        "linear", "digits", epochs=NUM_EPOCHS, num_devices=2, checkpoint_every=1
+        "linear", "digits", epochs=NUM_EPOCHS, num_devices=2, checkpoint_every=0
     )
-    train.train_and_evaluate(
+    train_and_evaluate(
         config, folder / "run", on_epochs=lambda epochs: samples.append(sample())
     )
     (folder / "samples.json").write_text(json.dumps(samples))
@@ -49,14 +51,8 @@ def samples(tmp_path_factory):
     if not (PROCESS / "statm").exists():
         pytest.skip("no /proc: this system does not tell what a process takes")
     folder = tmp_path_factory.mktemp("memory")
-    done = subprocess.run(
-        [sys.executable, __file__, folder],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    [(status, output, errors)] = finish([start_python(__file__, folder)], seconds=900)
+    assert status == 0, output + errors
     samples = json.loads((folder / "samples.json").read_text())
     assert len(samples) == 1 + NUM_EPOCHS
     return samples

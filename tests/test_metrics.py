@@ -31,20 +31,20 @@ def test_label_smoothing_by_hand():
     np.testing.assert_allclose(plain, sum(LOSSES) / 2, rtol=1e-6)
 
 
-def test_accuracy_counts_right_answers():
+def test_accuracy_counts_correct_predictions():
     logits = np.array([[1, 0], [1, 0], [0, 1]], np.float32)
     assert metrics.accuracy(logits, np.array([0, 1, 1])) == np.float32(2 / 3)
 
 
 def test_score_by_hand():
-    loss, accuracy = metrics.score(LOGITS, LABELS)
-    assert loss == pytest.approx(sum(LOSSES) / 2, rel=1e-6)
-    assert accuracy == 1.0  # argmax takes the first of two equal logits
+    scores = metrics.score(LOGITS, LABELS)
+    assert scores["loss"] == pytest.approx(sum(LOSSES) / 2, rel=1e-6)
+    assert scores["accuracy"] == 1.0  # argmax takes the first of two equal logits
 
 
 def test_score_stays_finite_for_extreme_logits():
-    loss, accuracy = metrics.score(np.array([[1e4, -1e4]], np.float32), np.array([1]))
-    assert (loss, accuracy) == (2e4, 0.0)
+    scores = metrics.score(np.array([[1e4, -1e4]], np.float32), np.array([1]))
+    assert scores == {"loss": 2e4, "accuracy": 0.0}
 
 
 def test_softmax_rows_sum_to_one():

@@ -4,11 +4,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mnist_jax import models
-from mnist_jax.config import Config, ConfigError, make_config
-from mnist_jax.models import MODELS, build_model, drop
-from mnist_jax.models.recurrent import _as_sequence
+from mnist_jax import augment, optim, train_step
+from mnist_jax.config import ConfigError, make_config
+from mnist_jax.models import MODELS, make_model
+from mnist_jax.models.convolutional import CNN, LeNet5, ResNet
+from mnist_jax.models.layers import Dense, drop
+from mnist_jax.models.recurrent import GRU, LSTM, RNN, RecurrentLayer, _as_sequence
+from mnist_jax.training_setup import build_model
 
+SHAPE, K = (28, 28, 1), 10
 IMAGES = np.random.default_rng(0).uniform(size=(4, 28, 28, 1)).astype(np.float32)
 KEYS = jax.random.split(jax.random.key(7), 4)
 
@@ -18,6 +22,15 @@ def init(model):
     options = {"xla_backend_optimization_level": 0}
     init = jax.jit(model.init, compiler_options=options)
     return init(jax.random.key(0), IMAGES)["params"]
+
+
+def of_preset(name):
+    return build_model(make_config(name, "mnist"), SHAPE, K)
+
+
+def apply(model, params, *inputs):
+    """Compiled as a whole, too."""
+    return jax.jit(model.apply)({"params": params}, *inputs)
 
 
 def count(params):
@@ -47,18 +60,16 @@ def count(params):
     ],
 )
 def test_preset_has_the_known_number_of_parameters(name, num_params):
-    model = build_model(make_config(name, "mnist"))
-    shapes = jax.eval_shape(model.init, jax.random.key(0), IMAGES)
-    assert count(shapes["params"]) == num_params
+    assert count(train_step.init_params_shapes(of_preset(name), SHAPE)) == num_params
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_logits_have_shape_and_are_repeatable(name):
-    model = build_model(make_config(name, "mnist"))
+    model = of_preset(name)
     params = init(model)
-    logits = model.apply({"params": params}, IMAGES)
+    logits = apply(model, params, IMAGES)
     assert logits.shape == (4, 10) and logits.dtype == jnp.float32
-    again = model.apply({"params": init(model)}, IMAGES)
+    again = apply(model, init(model), IMAGES)
     np.testing.assert_array_equal(logits, again)
     assert np.unique(np.asarray(logits)[:, 0]).size == 4, "images are told apart"
 
@@ -69,17 +80,17 @@ def as_flax_dense(params):
 
 def test_dense_is_that_of_flax_from_the_first_values_on():
     key, x = jax.random.key(3), np.random.default_rng(0).normal(size=(2, 5, 7))
-    params = models.Dense(4).init(key, x)["params"]
+    params = Dense(4).init(key, x)["params"]
     expected, theirs = nn.Dense(4).init_with_output(key, x)
     np.testing.assert_array_equal(
         as_flax_dense(params)["kernel"], theirs["params"]["kernel"]
     )
-    got = models.Dense(4).apply({"params": params}, x)
+    got = Dense(4).apply({"params": params}, x)
     np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
 def test_cnn_equals_flax_convolutions():
-    model = models.CNN(dropout=0.5)
+    model = CNN(K, dropout=0.5)
     params = init(model)
 
     class Reference(nn.Module):
@@ -93,12 +104,12 @@ def test_cnn_equals_flax_convolutions():
     renamed = {name.replace("ConvPool", "Conv"): p for name, p in params.items()}
     renamed["Dense_0"] = as_flax_dense(params["Dense_0"])
     expected = Reference().apply({"params": renamed}, IMAGES)
-    got = model.apply({"params": params}, IMAGES)
+    got = apply(model, params, IMAGES)
     np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
 def test_lenet5_equals_flax_convolutions():
-    model = models.LeNet5()
+    model = LeNet5(K)
     params = init(model)
 
     class Reference(nn.Module):
@@ -117,12 +128,12 @@ def test_lenet5_equals_flax_convolutions():
         for name, p in params.items()
     }
     expected = Reference().apply({"params": renamed}, IMAGES)
-    got = model.apply({"params": params}, IMAGES)
+    got = apply(model, params, IMAGES)
     np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
 def test_resnet_equals_flax_convolutions_and_starts_as_the_identity():
-    params = init(models.ResNet())
+    params = init(ResNet(K))
     for i in (0, 1):
         assert params[f"Residual_{i}"]["gain"] == 0
         params[f"Residual_{i}"]["gain"] = jnp.float32(0.5 + i)
@@ -141,12 +152,12 @@ def test_resnet_equals_flax_convolutions_and_starts_as_the_identity():
         x = nn.relu(x + block["gain"] * branch)
     dense = as_flax_dense(params["Dense_0"])
     expected = nn.Dense(10).apply({"params": dense}, x.mean((1, 2)))
-    got = models.ResNet().apply({"params": params}, IMAGES)
+    got = apply(ResNet(K), params, IMAGES)
     np.testing.assert_allclose(got, expected, atol=1e-4)
 
 
 def test_gru_equals_flax_rnn_over_rows():
-    model = models.GRU(units=16)
+    model = GRU(K, units=16)
     params = init(model)
     own = params["RecurrentLayer_0"]
     cut = lambda x, k: x[..., k * 16 : (k + 1) * 16]  # noqa: E731
@@ -162,14 +173,14 @@ def test_gru_equals_flax_rnn_over_rows():
     carry, _ = rnn.apply({"params": {"cell": cell}}, IMAGES[..., 0])
     dense = as_flax_dense(params["Dense_0"])
     expected = nn.Dense(10).apply({"params": dense}, carry)
-    got = model.apply({"params": params}, IMAGES)
+    got = apply(model, params, IMAGES)
     np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["rnn", "lstm", "gru"])
 def test_columns_read_the_transposed_image(name):
-    rows = MODELS[name](units=8, sequence="rows")
-    columns = MODELS[name](units=8, sequence="columns")
+    rows = make_model(name, K, units=8, sequence="rows")
+    columns = make_model(name, K, units=8, sequence="columns")
     variables = {"params": init(rows)}
     np.testing.assert_allclose(
         columns.apply(variables, IMAGES.transpose(0, 2, 1, 3)),
@@ -182,14 +193,14 @@ def test_pixels_are_read_row_by_row_as_784_steps():
     sequence = _as_sequence(IMAGES, "pixels")
     assert sequence.shape == (784, 4, 1)
     np.testing.assert_array_equal(sequence[28 * 3 + 5, :, 0], IMAGES[:, 3, 5, 0])
-    model = models.RNN(units=8, sequence="pixels")
+    model = RNN(K, units=8, sequence="pixels")
     assert model.apply({"params": init(model)}, IMAGES).shape == (4, 10)
 
 
 def test_reverse_layer_equals_forward_layer_on_reversed_sequence():
     sequence = np.random.default_rng(0).normal(size=(6, 3, 2)).astype(np.float32)
     for last_only in (True, False):
-        make = lambda reverse: models.RecurrentLayer("lstm", 5, last_only, reverse)  # noqa: B023, E731
+        make = lambda reverse: RecurrentLayer("lstm", 5, last_only, reverse)  # noqa: B023, E731
         variables = make(False).init(jax.random.key(0), sequence)
         forward = make(False).apply(variables, sequence[::-1])
         if not last_only:
@@ -199,20 +210,20 @@ def test_reverse_layer_equals_forward_layer_on_reversed_sequence():
 
 
 def test_layers_and_directions_change_the_parameters_as_expected():
-    model = models.GRU(units=8, layers=2, bidirectional=True)
+    model = GRU(K, units=8, layers=2, bidirectional=True)
     gru = lambda inputs: 3 * 8 * (inputs + 8) + 3 * 8 + 8  # noqa: E731
     params = init(model)
     assert count(params) == 2 * gru(28) + 2 * gru(16) + 16 * 10 + 10
-    assert model.apply({"params": params}, IMAGES).shape == (4, 10)
+    assert apply(model, params, IMAGES).shape == (4, 10)
 
 
 def test_forget_gate_starts_at_one():
-    bias = init(models.LSTM(units=8))["RecurrentLayer_0"]["bias"]
+    bias = init(LSTM(K, units=8))["RecurrentLayer_0"]["bias"]
     np.testing.assert_array_equal(bias, [0] * 8 + [1] * 8 + [0] * 16)
 
 
 def test_recurrent_kernels_are_orthogonal_gate_by_gate():
-    kernel = init(models.LSTM(units=8))["RecurrentLayer_0"]["recurrent_kernel"]
+    kernel = init(LSTM(K, units=8))["RecurrentLayer_0"]["recurrent_kernel"]
     for block in np.split(np.asarray(kernel), 4, axis=1):
         np.testing.assert_allclose(block @ block.T, np.eye(8), atol=1e-5)
 
@@ -240,31 +251,55 @@ def test_dropout_of_an_image_depends_on_its_own_key_alone():
 
 @pytest.mark.parametrize("name", ["mlp", "cnn", "gru"])
 def test_dropout_acts_only_with_keys(name):
-    model = MODELS[name](dropout=0.5)
+    model = make_model(name, K, dropout=0.5)
     variables = {"params": init(model)}
     plain = model.apply(variables, IMAGES)
     assert not np.allclose(model.apply(variables, IMAGES, KEYS), plain)
     np.testing.assert_array_equal(model.apply(variables, IMAGES), plain)
 
 
-def test_unknown_model_names_the_known_ones():
-    with pytest.raises(ConfigError, match="--model=transformer.*linear, mlp, cnn"):
-        build_model(Config(model="transformer", dataset="mnist"))
+_QUICK = ("linear", "mlp", "cnn", "gru")
+_OTHERS = [pytest.param(n, marks=pytest.mark.slow) for n in MODELS if n not in _QUICK]
 
 
-def test_setting_of_another_model_is_refused():
-    with pytest.raises(ConfigError, match="--units is not a setting of --model=cnn"):
-        build_model(make_config("cnn", "mnist", units=3))
+@pytest.mark.parametrize("name", [*_QUICK, *_OTHERS])
+def test_images_of_another_size_and_number_of_classes_train(name):
+    """One step on images of 20x24 pixels of 26 classes lowers their loss."""
+    shape, num_classes = (20, 24, 1), 26
+    config = make_config(name, "mnist", learning_rate=1e-3)
+    model = build_model(config, shape, num_classes)
+    optimizer = optim.make_optimizer("sgd", lambda step: 1e-3)
+    state = train_step.init_state(model, optimizer, 0, shape)
+    step = train_step.make_train_step(model, optimizer, augmentation=augment.shift)
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, num_classes, 8, np.int32)
+    images = rng.integers(0, 256, (8, *shape), np.uint8)
+    keys = jax.random.split(jax.random.key(0), 8)
+    batch = train_step.Batch(images, labels, keys)
+    step = jax.jit(step, compiler_options={"xla_backend_optimization_level": 0})
+    before = jax.tree.map(np.asarray, state.params)
+    state, measured = step(state, batch)
+    # Close to the loss of a guess.
+    assert measured["loss"] == pytest.approx(np.log(num_classes), rel=0.4)
+    changed = jax.tree.map(lambda a, b: (a != b).any(), before, state.params)
+    assert any(jax.tree.leaves(changed))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
 
 
-def test_a_model_is_added_by_one_module(monkeypatch):
-    class Wide(nn.Module):
-        units: int = 3
+@pytest.mark.parametrize("name, side", [("cnn", 9), ("lenet5", 11), ("resnet", 9)])
+def test_images_too_small_for_a_model_are_told(name, side):
+    config = make_config(name, "mnist")
+    told = f"--model={name}: the {side}x{side} images of mnist are too small.*=mlp"
+    with pytest.raises(ConfigError, match=told):
+        build_model(config, (side, side, 1), 10)
+    build_model(config, (side + 1, side + 1, 1), 10)
 
-        @nn.compact
+
+def test_an_error_of_a_models_own_is_not_taken_for_small_images(monkeypatch):
+    class Broken(CNN):
         def __call__(self, images, keys=None):
-            return nn.Dense(10)(nn.Dense(self.units)(images.reshape(len(images), -1)))
+            raise TypeError("of its own")
 
-    monkeypatch.setitem(MODELS, "wide", Wide)
-    assert build_model(make_config("wide", "mnist")).units == 3
-    assert build_model(make_config("wide", "mnist", units=5)).units == 5
+    monkeypatch.setitem(MODELS, "cnn", Broken)
+    with pytest.raises(TypeError, match="of its own"):
+        build_model(make_config("cnn", "mnist"), SHAPE, K)

@@ -4,15 +4,12 @@ import numpy as np
 import optax
 import pytest
 
-from mnist_jax.config import OPTIMIZERS, SCHEDULES, make_config
-from mnist_jax.optim import make_optimizer, make_schedule
+from mnist_jax.optim import OPTIMIZERS, SCHEDULES, make_optimizer, make_schedule
 
 
-def update(params, grads, **settings):
+def update(params, grads, name, **settings):
     """The first update of `params`, at a constant rate."""
-    settings = {"clip_norm": 0.0, "weight_decay": 0.0, **settings}
-    config = make_config("gru", "mnist", **settings)
-    optimizer = make_optimizer(config, optax.constant_schedule(0.1))
+    optimizer = make_optimizer(name, optax.constant_schedule(0.1), **settings)
     updates, _ = optimizer.update(grads, optimizer.init(params), params)
     return updates
 
@@ -32,25 +29,25 @@ GRADS = {"kernel": jnp.full((1, 1), 3.0), "bias": jnp.full((1,), 4.0)}
     ],
 )
 def test_first_update_by_hand(optimizer, expected):
-    got = update(KERNEL, GRADS, optimizer=optimizer)
+    got = update(KERNEL, GRADS, optimizer)
     np.testing.assert_allclose(got["kernel"], [[expected[0]]], rtol=1e-5)
     np.testing.assert_allclose(got["bias"], [expected[1]], rtol=1e-5)
 
 
 def test_clipping_scales_the_gradient_to_the_norm():
     # The gradient (3, 4) has norm 5.
-    got = update(KERNEL, GRADS, optimizer="sgd", clip_norm=1.0)
+    got = update(KERNEL, GRADS, "sgd", clip_norm=1.0)
     np.testing.assert_allclose(got["kernel"], [[-0.06]], rtol=1e-6)
     np.testing.assert_allclose(got["bias"], [-0.08], rtol=1e-6)
 
 
 def test_weight_decay_falls_on_kernels_alone():
-    plain = update(KERNEL, GRADS, optimizer="sgd")
-    decayed = update(KERNEL, GRADS, optimizer="sgd", weight_decay=0.5)
+    plain = update(KERNEL, GRADS, "sgd")
+    decayed = update(KERNEL, GRADS, "sgd", weight_decay=0.5)
     # L2: the decay joins the gradient, 0.1 * 0.5 * 2.
     np.testing.assert_allclose(plain["kernel"] - decayed["kernel"], [[0.1]], rtol=1e-5)
     np.testing.assert_array_equal(plain["bias"], decayed["bias"])
-    decoupled = update(KERNEL, GRADS, optimizer="adamw", weight_decay=0.5)
+    decoupled = update(KERNEL, GRADS, "adamw", weight_decay=0.5)
     np.testing.assert_allclose(decoupled["kernel"], [[-0.1 - 0.1]], rtol=1e-5)
     np.testing.assert_allclose(decoupled["bias"], [-0.1], rtol=1e-5)
 
@@ -60,9 +57,7 @@ def test_adam_is_that_of_optax(name, plain):
     rng = np.random.default_rng(0)
     params = {"kernel": rng.normal(size=(30, 20)).astype(np.float32)}
     schedule = make_schedule("onecycle", 0.1, 200)
-    settings = dict(optimizer=name, weight_decay=0.01 * (name == "adamw"))
-    config = make_config("gru", "mnist", clip_norm=0.0, **settings)
-    ours = make_optimizer(config, schedule)
+    ours = make_optimizer(name, schedule, weight_decay=0.01 * (name == "adamw"))
     theirs = plain(schedule) if name == "adam" else plain(schedule, weight_decay=0.01)
     states = ours.init(params), theirs.init(params)
     updates = jax.jit(ours.update), jax.jit(theirs.update)
@@ -93,8 +88,22 @@ def test_schedules_begin_peak_and_end_where_they_should():
     assert onecycle(100) < 1e-5
 
 
-def test_every_name_in_config_is_known():
-    for optimizer in OPTIMIZERS:
-        for schedule in SCHEDULES:
-            config = make_config("gru", "mnist", optimizer=optimizer)
-            make_optimizer(config, make_schedule(schedule, 0.1, 10)).init(KERNEL)
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_schedule_is_proportional_to_its_rate(name):
+    """Vectorized runs of several rates share one schedule."""
+    one, ten = (make_schedule(name, rate, 50) for rate in (1.0, 10.0))
+    for step in (0, 7, 15, 30, 49):
+        assert ten(step) == pytest.approx(10 * float(one(step)), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_decay_that_is_traced_is_the_same_as_a_number(name):
+    """Vectorized runs have it as an argument of their program."""
+
+    def decayed(decay):
+        return update(KERNEL, GRADS, name, weight_decay=decay)
+
+    plain, traced = decayed(0.5), jax.jit(decayed)(jnp.float32(0.5))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), plain, traced
+    )

@@ -1,16 +1,22 @@
+"""The figures of a run: drawn from its files alone, for any image shape and classes."""
+
+import string
 import sys
 
+import matplotlib.text
 import numpy as np
 import pytest
 from PIL import Image
 
 from mnist_jax import plots, records
-from mnist_jax.config import make_config
-from mnist_jax.plots import choice, draw, figures
+from mnist_jax.plots import draw, figures, style
+from mnist_jax.plots.select_examples import rank_mistakes
 
 FIGURES = {"samples", "curves", "confusion_matrix", "predictions", "mistakes"}
 DIGITS = tuple("0123456789")
 LONG_NAMES = ("T-shirt/top", "Ankle boot", "Sneaker") + DIGITS[3:]
+LETTERS = tuple(string.ascii_uppercase)
+CONFIG = {"model": "gru", "dataset": "mnist", "seed": 4}
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (60, 28, 28), np.uint8)
 
@@ -31,16 +37,17 @@ def make_epochs(num, validation=True):
     ]
 
 
-def make_run(workdir, num_mistakes=40, names=DIGITS):
+def make_run(workdir, num_mistakes=40, names=DIGITS, images=IMAGES):
     """A finished run of 60 test images, the first of them wrong."""
-    labels = (np.arange(60) % 10).astype(np.int32)
-    probabilities = np.full((60, 10), 0.01, np.float32)
-    answers = np.where(np.arange(60) < num_mistakes, (labels + 1) % 10, labels)
-    probabilities[np.arange(60), answers] = 0.91 - 0.001 * np.arange(60)
-    matrix = np.zeros((10, 10), int)
-    np.add.at(matrix, (labels, answers), 1)
-    shown = plots.choose_shown(probabilities, labels)
-    records.write_config(workdir, make_config("gru", "mnist", seed=4).to_dict())
+    num_classes = len(names)
+    labels = (np.arange(60) % num_classes).astype(np.int32)
+    predicted = np.where(np.arange(60) < num_mistakes, labels + 1, labels) % num_classes
+    probabilities = np.full((60, num_classes), 0.09 / (num_classes - 1), np.float32)
+    probabilities[np.arange(60), predicted] = 0.91 - 0.001 * np.arange(60)
+    matrix = np.zeros((num_classes, num_classes), int)
+    np.add.at(matrix, (labels, predicted), 1)
+    shown = plots.select_examples(probabilities, labels)
+    records.write_config(workdir, CONFIG | {"a_setting_of_later": 1}, "00")
     records.write_metrics(workdir, make_epochs(3))
     result = dict.fromkeys(records.RESULT_KEYS, 0)
     result |= {"class_names": list(names), "confusion_matrix": matrix.tolist()}
@@ -48,26 +55,26 @@ def make_run(workdir, num_mistakes=40, names=DIGITS):
     records.write_predictions(
         workdir,
         records.Predictions(
-            probabilities, labels, shown, IMAGES[shown], IMAGES[:40], labels[:40]
+            probabilities, labels, shown, images[shown], images[:40], labels[:40]
         ),
     )
 
 
 def texts(figure):
     """Everything written in a figure."""
-    import matplotlib.text
-
     return [text.get_text() for text in figure.findobj(matplotlib.text.Text)]
 
 
-@pytest.mark.parametrize("num_mistakes, names", [(40, DIGITS), (0, LONG_NAMES)])
-def test_a_finished_run_has_five_readable_figures(tmp_path, num_mistakes, names):
-    make_run(tmp_path, num_mistakes, names)
+@pytest.mark.parametrize(
+    "num_mistakes, names, shape",
+    [(40, DIGITS, (28, 28)), (0, LONG_NAMES, (28, 28)), (40, LETTERS, (20, 24))],
+    ids=["digits", "no mistakes", "letters"],
+)
+def test_a_finished_run_has_five_readable_figures(tmp_path, num_mistakes, names, shape):
+    make_run(tmp_path, num_mistakes, names, IMAGES[:, : shape[0], : shape[1]])
     paths = plots.draw_all(tmp_path)
     assert {path.stem for path in paths} == FIGURES
-    assert {path.name for path in (tmp_path / "figures").iterdir()} == {
-        path.name for path in paths
-    }
+    assert set((tmp_path / "figures").iterdir()) == set(paths)
     for path in paths:
         with Image.open(path) as picture:
             pixels = np.asarray(picture.convert("L"))
@@ -76,16 +83,25 @@ def test_a_finished_run_has_five_readable_figures(tmp_path, num_mistakes, names)
 
 
 def test_an_unfinished_run_has_curves_alone(tmp_path):
-    records.write_config(tmp_path, {"model": "gru", "dataset": "mnist", "seed": 4})
+    records.write_config(tmp_path, CONFIG, "00")
     records.write_metrics(tmp_path, make_epochs(1))
     assert [path.name for path in plots.draw_all(tmp_path)] == ["curves.png"]
 
 
-@pytest.mark.parametrize("with_config", [True, False])
-def test_nothing_to_draw_is_told_in_one_line(tmp_path, with_config):
-    if with_config:
-        records.write_config(tmp_path, {"model": "gru", "dataset": "mnist", "seed": 4})
-    with pytest.raises(records.RecordsError, match="holds no finished epoch") as caught:
+@pytest.mark.parametrize(
+    "config, num_epochs, message",
+    [
+        (None, 0, "holds no finished epoch"),
+        (CONFIG, 0, "holds no finished epoch"),
+        ({"model": "gru"}, 1, r"config.json is damaged \(dataset, seed missing\)"),
+    ],
+)
+def test_nothing_to_draw_is_told_in_one_line(tmp_path, config, num_epochs, message):
+    if config:
+        records.write_config(tmp_path, config, "00")
+    if num_epochs:
+        records.write_metrics(tmp_path, make_epochs(num_epochs))
+    with pytest.raises(records.RecordsError, match=message) as caught:
         plots.draw_all(tmp_path)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "figures").exists()
@@ -104,26 +120,21 @@ def test_drawing_again_changes_no_record_and_gives_the_same_files(tmp_path):
 def test_random_images_come_first_then_mistakes_by_confidence():
     labels = np.zeros(100, np.int32)
     probabilities = np.tile(np.float32([0.9, 0.1]), (100, 1))
-    for row, confidence in ((70, 0.6), (80, 0.95), (90, 0.8)):
-        probabilities[row] = [1 - confidence, confidence]
-    assert choice.rank_mistakes(probabilities, labels).tolist() == [80, 90, 70]
-    shown = plots.choose_shown(probabilities, labels)
+    for index, confidence in ((70, 0.6), (80, 0.95), (90, 0.8)):
+        probabilities[index] = [1 - confidence, confidence]
+    assert rank_mistakes(probabilities, labels).tolist() == [80, 90, 70]
+    shown = plots.select_examples(probabilities, labels)
     random, rest = shown[:12], shown[12:].tolist()
     assert len(set(shown.tolist())) == len(shown)
-    assert rest == [row for row in (80, 90, 70) if row not in random]
-    other = plots.choose_shown(probabilities, labels, seed=1)
+    assert rest == [index for index in (80, 90, 70) if index not in random]
+    other = plots.select_examples(probabilities, labels, seed=1)
     assert not np.array_equal(random, other[:12])
-
-
-def test_no_more_mistakes_are_shown_than_fit():
-    labels = np.zeros(100, np.int32)
-    probabilities = np.tile(np.float32([0.1, 0.9]), (100, 1))
-    assert len(plots.choose_shown(probabilities, labels)) <= 12 + 24
+    all_wrong = plots.select_examples(1 - probabilities, labels)
+    assert 24 <= len(all_wrong) <= 12 + 24
 
 
 def test_titles_name_model_and_data_set():
-    config = {"model": "gru", "dataset": "fashion_mnist", "seed": 4}
-    title = draw.run_title(config)
+    title = draw.run_title(CONFIG | {"dataset": "fashion_mnist"})
     assert title == "GRU on fashion_mnist, seed 4"
     rows = np.full((2, 10), 0.1)
     labels = np.array([0, 1])
@@ -143,7 +154,7 @@ def test_confusion_matrix_writes_counts_and_accuracies():
     matrix[0, 3] = 10
     written = texts(figures.confusion_matrix(matrix, DIGITS, "t"))
     assert {"90", "10", "90.0%", "100.0%"} <= set(written)
-    assert "t: 93.87% of 163 right" in written
+    assert "t: 93.87% of 163 correct" in written
 
 
 def test_a_wrong_prediction_is_marked_otherwise_than_by_colour():
@@ -156,6 +167,14 @@ def test_a_wrong_prediction_is_marked_otherwise_than_by_colour():
     assert written.count("55%") == 2
 
 
+def test_of_many_classes_the_most_probable_and_the_true_one_have_bars():
+    row = np.linspace(0.02, 0.05, 26)[None]  # Z most probable, A least
+    figure = figures.predictions(IMAGES[:1], np.array([0]), row, LETTERS, "t")
+    bars = [text for text in texts(figure) if text in LETTERS]
+    assert bars == ["A", *"RSTUVWXYZ"]
+    assert "the 10 most probable of 26 classes" in texts(figure)
+
+
 def test_curves_leave_out_a_validation_that_is_not_there():
     with_it = figures.curves(make_epochs(3), "t").axes[0]
     without = figures.curves(make_epochs(3, validation=False), "t").axes[0]
@@ -164,8 +183,20 @@ def test_curves_leave_out_a_validation_that_is_not_there():
     assert "training, last 1.6200" in texts(without.figure)
 
 
-@pytest.mark.parametrize("num", [1, 2, 7])
-def test_a_persons_images_are_drawn_with_their_names(tmp_path, num):
+def test_every_further_metric_has_a_panel_with_the_epochs_that_have_it():
+    epochs = make_epochs(4)
+    del epochs[1]["train_loss"]
+    for epoch, value in zip(epochs[1:], (0.3, None, 0.1), strict=True):
+        epoch["validation_calibration_error"] = value
+    loss, accuracy, further = figures.curves(epochs, "t").axes
+    assert loss.lines[0].get_xdata().tolist() == [1, 3, 4]
+    assert len(accuracy.lines[0].get_xdata()) == 4
+    assert further.get_ylabel() == "calibration error"
+    assert further.lines[0].get_xydata().tolist() == [[2, 0.3], [4, 0.1]]
+
+
+@pytest.mark.parametrize("num", [1, 7])
+def test_a_users_images_are_drawn_with_their_names(tmp_path, num):
     names = [f"photo{i}.png" for i in range(num)]
     rows = np.full((num, 10), 0.1)
     path = plots.draw_image_predictions(
@@ -177,14 +208,19 @@ def test_a_persons_images_are_drawn_with_their_names(tmp_path, num):
     assert {f"{name}\npredicted 0" for name in names} <= set(written)
 
 
-def test_comparison_shows_error_and_time(tmp_path):
-    rows = [
-        {"model": "mlp", "test_accuracy": 0.98, "spread": 0.001, "train_seconds": 9},
-        {"model": "gru", "test_accuracy": 0.99, "spread": 0.0, "train_seconds": 70},
-    ]
-    written = texts(figures.comparison(rows, "mnist"))
-    assert {" 98.00% right", " 70 s", "mlp", "gru", "mnist"} <= set(written)
-    assert plots.draw_comparison(tmp_path / "c.png", rows, "mnist").exists()
+def test_many_series_have_distinct_styles():
+    styles = {tuple(style.series_style(i).values()) for i in range(28)}
+    assert len(styles) == 28
+
+
+@pytest.mark.parametrize("low, high", [(0.52, 0.7), (0.4, 8), (3, 80), (1e3, 1e6)])
+def test_logarithmic_axes_have_enough_plain_ticks(low, high):
+    axis = style.new_figure(6, 4, "t").subplots()
+    axis.set(xscale="log", xlim=(low, high))
+    style.plain_log_ticks(axis.xaxis)
+    shown = [x for x in axis.get_xticks() if low <= x <= high]
+    assert 3 <= len(shown) <= 8
+    assert not any("e" in style.plain_number(x) for x in shown)
 
 
 def test_pyplot_is_never_loaded():

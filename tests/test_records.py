@@ -15,7 +15,7 @@ EPOCH = {
     "seconds": 2.0,
     "images_per_second": 100.0,
 }
-
+SECOND = {**EPOCH, "epoch": 2}
 RESULT = {**dict.fromkeys(records.RESULT_KEYS, 1), "test_accuracy": 1 / 3}
 PREDICTIONS = records.Predictions(
     probabilities=np.full((3, 10), 0.1, np.float32),
@@ -28,18 +28,38 @@ PREDICTIONS = records.Predictions(
 
 
 def test_what_is_written_is_read_back_exactly(tmp_path):
-    records.write_config(tmp_path, {"model": "gru"})
-    records.write_metrics(tmp_path, [EPOCH, {**EPOCH, "epoch": 2}])
+    settings = {"model": "gru", "dataset": "digits", "seed": 3}
+    records.write_config(tmp_path, settings, "ab12")
+    records.write_metrics(tmp_path, [EPOCH, SECOND])
     records.write_result(tmp_path, RESULT)
-    assert records.read_config(tmp_path) == {"model": "gru"}
-    assert records.read_metrics(tmp_path) == [EPOCH, {**EPOCH, "epoch": 2}]
-    assert records.read_result(tmp_path) == RESULT
+    assert records.read_config(tmp_path) == (settings, "ab12")
+    assert records.read_metrics(tmp_path) == [EPOCH, SECOND]
+    assert records.read_result(tmp_path) == {"schema": records.SCHEMA, **RESULT}
 
 
 def test_metrics_have_one_json_line_per_epoch(tmp_path):
-    records.write_metrics(tmp_path, [EPOCH, EPOCH])
+    records.write_metrics(tmp_path, [EPOCH, SECOND])
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    assert [tuple(json.loads(line)) for line in lines] == [records.EPOCH_KEYS] * 2
+    assert [json.loads(line) for line in lines] == [
+        {"schema": records.SCHEMA, **EPOCH}, {"schema": records.SCHEMA, **SECOND}
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "lines, told",
+    [
+        ([{**EPOCH, "epoch": 2}], "line 1 is that of epoch 2"),
+        ([EPOCH, EPOCH], "line 2 is that of epoch 1"),
+        ([{**EPOCH, "train_loss": "0.1"}], "line 1 has more than numbers"),
+        ([{"epoch": 1}], "train_loss missing"),
+        ([[1]], "no JSON object"),
+    ],
+)
+def test_epochs_that_cannot_be_are_told(tmp_path, lines, told):
+    text = "".join(f"{json.dumps(line)}\n" for line in lines)
+    (tmp_path / "metrics.jsonl").write_text(text)
+    with pytest.raises(records.RecordsError, match=f"metrics.jsonl is damaged .{told}"):
+        records.read_metrics(tmp_path)
 
 
 def test_predictions_round_trip(tmp_path):
@@ -84,5 +104,5 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     monkeypatch.setattr(records.os, "fsync", fail)
     with pytest.raises(OSError, match="disk full"):
         records.write_result(tmp_path, {})
-    assert records.read_result(tmp_path) == RESULT
+    assert records.read_result(tmp_path)["test_accuracy"] == 1 / 3
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]

@@ -1,19 +1,13 @@
-"""The study of cost and memory: its model, its tables and its own runs."""
+"""The scaling study: its points, its tables and its own runs."""
 
 import json
-import sys
-from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
-from mnist_jax import models
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "experiments"))
-
-import scaling  # noqa: E402
-from growth import points, report, training  # noqa: E402
+from experiments.speed import scaling
+from experiments.speed.scaling_parts import measurement, points, report
+from mnist_jax.errors import UserError
 
 
 def said(point, microseconds, mebibytes):
@@ -22,29 +16,16 @@ def said(point, microseconds, mebibytes):
         **point._asdict(),
         "seconds_per_image": microseconds * 1e-6,
         "memory_bytes": mebibytes * 2**20,
-        "multiplications": 7840,
+        "macs": 7840,
     }
 
 
-@pytest.mark.parametrize("model", points.RECURRENT)
-def test_28_steps_are_the_package_s_model(model):
-    images = np.random.default_rng(0).random((3, 28, 28, 1), np.float32)
-    package = models.MODELS[model](units=8)
-    variables = package.init(jax.random.key(0), images)
-    here = training.Reader(model, units=8, steps=28)
-    np.testing.assert_array_equal(
-        here.apply(variables, images), package.apply(variables, images)
-    )
-
-
-def test_steps_are_pieces_of_the_image_in_reading_order():
-    images = np.random.default_rng(0).random((2, 28, 28, 1), np.float32)
-    reader = training.Reader("gru", units=4, steps=784)
-    variables = reader.init(jax.random.key(0), images)
-    pixels = models.GRU(units=4, sequence="pixels")
-    np.testing.assert_array_equal(
-        reader.apply(variables, images), pixels.apply(variables, images)
-    )
+def test_time_steps_are_pieces_of_the_image_in_reading_order():
+    images = measurement.make_images(28, number=3)
+    assert images.shape == (3, 28, 28, 1) and images.dtype == np.uint8
+    pieces = measurement.make_images(196, number=3)
+    assert pieces.shape == (3, 196, 4, 1)
+    np.testing.assert_array_equal(pieces.ravel(), images.ravel())
 
 
 def test_models_take_turns():
@@ -62,22 +43,22 @@ def test_axes_share_their_middle():
     assert {x: len(own) for x, own in plans.items()} == {
         "batch": 16,
         "units": 5,
-        "steps": 6,
+        "time_steps": 6,
     }
     middle = points.Point("lstm", 128, 128, 28)
     assert all(middle in own for own in plans.values())
 
 
 @pytest.mark.parametrize(
-    "costs, expected",
+    "times, expected",
     [
         ([5.0, 2.0, 1.2, 1.0, 1.1, 3.0], (3, 5)),
         ([1.0, 2.0, 4.0, 1.1, 8.0, 9.0], (1, 1)),
         ([1.0] * 6, (1, 6)),
     ],
 )
-def test_flat_range(costs, expected):
-    assert report.flat_range([1, 2, 3, 4, 5, 6], costs) == expected
+def test_flat_range(times, expected):
+    assert report.flat_range([1, 2, 3, 4, 5, 6], times) == expected
 
 
 def test_tables():
@@ -88,9 +69,9 @@ def test_tables():
         said(points.Point("linear", 64), 1, 4),
         said(points.Point("gru", 64, 128, 28), 1100, 2000),
     ]
-    assert report.tables(axis, measured).splitlines() == [
-        "Microseconds per image of training, by images per batch; flat is where one "
-        "multiplication costs at most 20% more than where it is cheapest:",
+    assert report.to_markdown(axis, measured).splitlines() == [
+        "Training time per image in microseconds, by images per batch; flat: time per "
+        "MAC at most 20% above its least:",
         "",
         "| images per batch | linear | gru |",
         "| ---: | ---: | ---: |",
@@ -98,7 +79,7 @@ def test_tables():
         "| 64 | 1.00 | 1,100 |",
         "| flat | 64 | 32 to 64 |",
         "",
-        "Memory of the run in MiB, by images per batch:",
+        "Memory in MiB, by images per batch:",
         "",
         "| images per batch | linear | gru |",
         "| ---: | ---: | ---: |",
@@ -107,13 +88,13 @@ def test_tables():
     ]
 
 
-def test_flat_is_by_the_work_and_not_by_the_image():
+def test_flat_is_by_macs_and_not_by_images():
     measured = [
-        {**said(points.Point("rnn", 128, 64, 28), 1, 1), "multiplications": 10},
-        {**said(points.Point("rnn", 128, 128, 28), 2, 1), "multiplications": 40},
-        {**said(points.Point("rnn", 128, 256, 28), 9, 1), "multiplications": 160},
+        {**said(points.Point("rnn", 128, 64, 28), 1, 1), "macs": 10},
+        {**said(points.Point("rnn", 128, 128, 28), 2, 1), "macs": 40},
+        {**said(points.Point("rnn", 128, 256, 28), 9, 1), "macs": 160},
     ]
-    assert "| flat | 128 to 256 |" in report.tables(points.AXES["units"], measured)
+    assert "| flat | 128 to 256 |" in report.to_markdown(points.AXES["units"], measured)
 
 
 @pytest.mark.parametrize(
@@ -127,18 +108,36 @@ def test_flat_is_by_the_work_and_not_by_the_image():
 def test_mistakes_are_told_in_one_line(arguments, expected):
     given = dict(x.removeprefix("--").split("=") for x in arguments)
     axes = given.get("axes", "batch").split(",")
-    with pytest.raises(points.ScalingError) as caught:
+    with pytest.raises(UserError) as caught:
         points.make_plans(axes, given.get("models", "gru").split(","), None)
     assert expected in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_point_that_fails_is_told_in_one_line():
     with pytest.raises(points.ScalingError) as caught:
-        scaling.measure_apart(points.Point("mlp", 128, 0), 0.01)
-    assert str(caught.value) == (
+        scaling.measure_in_process(points.Point("mlp", 128, 0), 0.01)
+    assert str(caught.value).startswith(
         "mlp, batch 128, 0 units ended with status 1: ConfigError: --hidden_sizes=0: "
-        "expected a whole number of 1 or more"
     )
+
+
+def test_points_of_other_settings_are_measured_anew(tmp_path):
+    path = tmp_path / "scaling.json"
+    one = said(points.Point("linear", 32), 2.5, 3)
+    stored = {"schema": 2, "settings": {"seconds": 1}, "points": [one]}
+    path.write_text(json.dumps(stored))
+    assert scaling.read(path, {"seconds": 1}) == {points.Point("linear", 32): one}
+    assert scaling.read(path, {"seconds": 2}) == {}
+    del stored["schema"]
+    path.write_text(json.dumps(stored))
+    assert scaling.read(path, {"seconds": 1}) == {}
+    del one["units"]
+    path.write_text(json.dumps(stored | {"schema": 2}))
+    with pytest.raises(UserError, match="is damaged"):
+        scaling.read(path, {"seconds": 1})
+    path.write_text("{")
+    with pytest.raises(UserError, match="is damaged"):
+        scaling.read(path, {"seconds": 1})
 
 
 @pytest.mark.slow
@@ -150,7 +149,7 @@ def test_end_to_end_and_again(tmp_path, run_study):
         "--seconds=0.03",
         "--workdir=out",
     )
-    output, errors = run_study("scaling.py", *arguments, cwd=tmp_path)
+    output, errors = run_study("speed.scaling", *arguments, cwd=tmp_path)
     workdir = tmp_path / "out"
     files = {path.name for path in workdir.iterdir()}
     assert files == {"scaling.json", "scaling.md", "scaling.png"}
@@ -161,11 +160,11 @@ def test_end_to_end_and_again(tmp_path, run_study):
         assert 0 < one["seconds_per_image"] < 0.1
         assert one["compile_seconds"] > 0 and one["num_devices"] >= 1
         assert 0 < one["memory_bytes"] < 2**30
-        assert one["multiplications"] == 7840
+        assert one["macs"] == 7840
     assert output.strip() == (workdir / "scaling.md").read_text().strip()
     assert "2/2 linear, batch 64: " in errors
 
     before = (workdir / "scaling.json").read_bytes()
-    again, errors = run_study("scaling.py", *arguments, cwd=tmp_path)
+    again, errors = run_study("speed.scaling", *arguments, cwd=tmp_path)
     assert (again, errors) == (output, "")
     assert (workdir / "scaling.json").read_bytes() == before

@@ -4,18 +4,15 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 import time
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "experiments"))
-
-from study import figures  # noqa: E402
-from study.page import Page, markdown, write_all  # noqa: E402
+from experiments.common import charts
+from experiments.common.report import Page, write_all
+from experiments.common.table import Table, column
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
@@ -28,7 +25,7 @@ COMPARE = ("--datasets=digits", "--models=linear,mlp", "--seeds=0,1", "--epochs=
 def compared(tmp_path_factory, run_study):
     """The folder of a comparison of two models."""
     folder = tmp_path_factory.mktemp("compare")
-    run_study("compare_models.py", *COMPARE, cwd=folder)
+    run_study("accuracy.compare_models", *COMPARE, cwd=folder)
     return folder
 
 
@@ -44,99 +41,92 @@ def test_compare_writes_tables_figures_and_a_page(compared):
         accuracies = [one["test_accuracy"] for one in result]
         assert row["test_accuracies"] == accuracies
         assert row["test_accuracy"] == pytest.approx(np.mean(accuracies))
-        assert row["spread"] == pytest.approx(np.std(accuracies, ddof=1))
+        assert row["std"] == pytest.approx(np.std(accuracies, ddof=1))
         assert 0 <= row["calibration_error"] < 1
     pairs = content["test"]["pairs"]
     assert [pair["seed"] for pair in pairs] == [0, 1]
     assert all(0 <= pair["p_value"] <= 1 for pair in pairs)
     assert {path.stem for path in (workdir / "figures-digits").iterdir()} == {
-        "curves", "pareto", "per_class", "confusion", "reliability", "hard",
+        "results", "curves", "pareto", "per_class", "confusion", "reliability",
+        "wrong_images",
     }  # fmt: skip
     assert "| linear | 7,850 | 2 |" in (workdir / "compare-digits.md").read_text()
 
 
 def test_finished_runs_are_not_repeated(compared, run_study):
     before = (compared / "runs/compare/compare-digits.json").read_text()
-    output, errors = run_study("compare_models.py", *COMPARE, cwd=compared)
+    output, errors = run_study("accuracy.compare_models", *COMPARE, cwd=compared)
     assert "epoch" not in errors and "run 1 of" not in errors
     assert (compared / "runs/compare/compare-digits.json").read_text() == before
 
 
 def test_a_run_of_other_settings_is_refused(compared, run_study):
     arguments = [*COMPARE[:-1], "--epochs=3"]
-    _, errors = run_study("compare_models.py", *arguments, cwd=compared, code=1)
+    _, errors = run_study("accuracy.compare_models", *arguments, cwd=compared, code=1)
     assert "does not hold this study's run: delete it" in errors
     assert "Traceback" not in errors
 
 
 @pytest.mark.parametrize(
-    "name, arguments, expected",
+    "name, argument, expected",
     [
-        ("compare_models.py", ["--models=linear"], "--models: give two or more"),
-        ("compare_models.py", ["--models=linear,tree"], "--model=tree: expected one"),
-        ("compare_models.py", ["--seeds=0,x"], "--seeds=0,x: expected whole numbers"),
-        ("compare_models.py", ["--seeds="], "--seeds=: expected whole numbers"),
-        ("reproduce.py", ["--seeds=0,00"], "--seeds=0,00: give each once"),
-        ("reproduce.py", ["--only="], "--only=: expected some of rows"),
-        ("compare_models.py", ["--datasets=cifar"], "--datasets=cifar: expected"),
-        ("reproduce.py", ["--only=svm"], "--only=svm: expected some of rows, lstm"),
-        ("reproduce.py", ["extra"], "'extra' is not a flag"),
-        ("lanes.py", ["--lanes=1"], "--lanes=1: expected numbers of 2 or more"),
-        ("ensemble.py", ["--model=gru", "--preset=fast"], "gru has no such preset"),
+        ("compare_models", "--models=linear", "--models: give two or more"),
+        ("compare_models", "--models=linear,tree", "--models=tree: expected some of"),
+        ("compare_models", "--seeds=0,x", "--seeds=0,x: expected whole numbers"),
+        ("compare_models", "--seeds=", "--seeds=: expected whole numbers"),
+        ("compare_models", "--datasets=cifar", "--datasets=cifar: expected some of"),
+        ("compare_models", "--epochs=0", "--epochs=0: expected a whole number"),
+        ("reproduce_notebooks", "--seeds=0,00", "--seeds=0,00: give each once"),
+        ("reproduce_notebooks", "--only=", "--only=: expected some of rows, lstm"),
+        ("reproduce_notebooks", "extra", "'extra' is not a flag"),
+        ("sweep", "--trials=2", "--vary is missing"),
+        ("sweep", "--vary=units=8,16", "--units is not a setting of --model=mlp"),
+        ("ensemble", "--preset=fast", "mlp has no such preset"),
     ],
 )
-def test_wrong_input_is_told_in_one_line(
-    name, arguments, expected, tmp_path, run_study
-):
-    output, errors = run_study(name, *arguments, cwd=tmp_path, code=1)
+def test_wrong_input_is_told_in_one_line(name, argument, expected, tmp_path, run_study):
+    _, errors = run_study(f"accuracy.{name}", argument, cwd=tmp_path, code=1)
     assert expected in errors and errors.startswith("error: "), errors
     assert len(errors.splitlines()) == 1 and not list(tmp_path.iterdir())
 
 
 def reproduce(folder, run_study, *arguments):
-    """The rows of reproduce.json and the page."""
+    """The rows of notebooks.json and the page."""
     arguments = ("--dataset=digits", "--seeds=0", *arguments)
-    run_study("reproduce.py", *arguments, cwd=folder)
-    workdir = folder / "runs" / "reproduce-digits"
-    rows = json.loads((workdir / "reproduce.json").read_text())["rows"]
+    run_study("accuracy.reproduce_notebooks", *arguments, cwd=folder)
+    workdir = folder / "runs" / "notebooks-digits"
+    rows = json.loads((workdir / "notebooks.json").read_text())["rows"]
     assert all(row["claim"] and 0.1 < row["test_accuracy"] <= 1 for row in rows)
     # What is claimed is claimed of MNIST.
     assert all(row["reached"] is None for row in rows)
     return rows, (workdir / "report.html").read_text()
 
 
-def test_reproduce_one_system(tmp_path, run_study):
+@pytest.mark.slow
+def test_reproduce_one_notebook(tmp_path, run_study):
     [row], page = reproduce(tmp_path, run_study, "--only=mlp")
     assert row["name"] == "MLP 512-512, dropout" and row["num_params"] == 669_706
     assert "Confused most" in page
 
 
 @pytest.mark.slow
-def test_reproduce_all_five_systems_within_two_minutes(tmp_path, run_study):
+def test_reproduce_all_five_notebooks_within_two_minutes(tmp_path, run_study):
     began = time.monotonic()
     rows, page = reproduce(tmp_path, run_study, "--trials=3")
     assert time.monotonic() - began < 120
-    assert len({row["system"] for row in rows}) == 5 and len(rows) == 19
+    assert len({row["notebook"] for row in rows}) == 5 and len(rows) == 19
     for words in ("Confused most", "are a step back", "validated best"):
         assert words in page
 
 
 def test_ensemble(tmp_path, run_study):
     arguments = ("--dataset=digits", "--model=linear", "--epochs=2", "--members=3")
-    run_study("ensemble.py", *arguments, cwd=tmp_path)
+    run_study("accuracy.ensemble", *arguments, cwd=tmp_path)
     workdir = tmp_path / "runs" / "ensemble-digits-linear"
-    rows = json.loads((workdir / "ensemble.json").read_text())
+    rows = json.loads((workdir / "ensemble.json").read_text())["rows"]
     assert [row["size"] for row in rows] == [1, 2, 3]
     assert [row["subsets"] for row in rows] == [3, 3, 1]
     assert all(x["lowest"] <= x["accuracy"] <= x["highest"] for x in rows)
-
-
-def test_lanes(tmp_path, run_study):
-    arguments = ("--dataset=digits", "--models=linear", "--lanes=2", "--rounds=1")
-    run_study("lanes.py", *arguments, cwd=tmp_path)
-    rows = json.loads((tmp_path / "runs/lanes/lanes.json").read_text())["rows"]
-    assert [row["lanes"] for row in rows] == [1, 2]
-    assert rows[0]["times_one"] == 1 and rows[1]["times_one"] > 0
 
 
 class _Tags(HTMLParser):
@@ -154,14 +144,14 @@ def test_a_page_requests_nothing(compared):
     page = (compared / "runs/compare/report-digits.html").read_text()
     tags = _Tags()
     tags.feed(page)
-    assert len(tags.sources) == 7  # six figures and the empty icon
+    assert len(tags.sources) == 8  # seven figures and the empty icon
     assert all(source.startswith("data:") for source in tags.sources)
     assert not re.search(r"https?://|@import|url\(", page.split("<body>")[0])
 
 
 def test_a_page_escapes_what_it_shows(tmp_path):
     page = Page("<b>title</b>", "python a.py --x='<script>'")
-    page.table(("a<b",), [("<i>",)])
+    page.table(Table([column("a<b", "a")], [{"a": "<i>"}]))
     write_all(tmp_path, {"page.html": page})
     text = (tmp_path / "page.html").read_text()
     assert "<b>" not in text and "<i>" not in text and text.count("<script>") == 1
@@ -170,10 +160,10 @@ def test_a_page_escapes_what_it_shows(tmp_path):
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium to open the page in")
 def test_a_page_sorts_in_a_browser_without_errors(tmp_path):
     page = Page("Sorting", "python a.py")
-    page.table(
-        ("name", "value"), [("a", "2"), ("b", "10"), ("c", "1,000"), ("d", "3%")]
-    )
-    page.figure(figures.lines({"x": ([1, 2], [3, 4])}, ("x", "y"), "t"), "A line.")
+    values = {"a": "2", "b": "10", "c": "1,000", "d": "3%"}
+    rows = [{"name": name, "value": value} for name, value in values.items()]
+    page.table(Table([column("name", "name"), column("value", "value")], rows))
+    page.figure(charts.lines({"x": ([1, 2], [3, 4])}, ("x", "y"), "t"), "A line.")
     path = tmp_path / "page.html"
     write_all(tmp_path, {"page.html": page})
     click = (
@@ -196,7 +186,11 @@ def test_a_page_sorts_in_a_browser_without_errors(tmp_path):
     assert "CONSOLE" not in done.stderr, done.stderr
 
 
-def test_markdown_table():
-    assert (
-        markdown(("a", "b"), [("x", "1")]) == "| a | b |\n| --- | ---: |\n| x | 1 |\n"
+def test_one_table_in_markdown_and_text():
+    columns = (column("name", "name"), column("share", "share", "{:.1%}"))
+    rows = [{"name": "x", "share": 0.25}, {"name": "long", "share": None}]
+    table = Table(columns, rows)
+    assert table.to_markdown() == (
+        "| name | share |\n| --- | ---: |\n| x | 25.0% |\n| long |  |\n"
     )
+    assert table.to_text() == "name  share\nx     25.0%\nlong\n"

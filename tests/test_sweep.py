@@ -1,17 +1,14 @@
 """The search: its space, its rungs, and a whole one that is stopped and goes on."""
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mnist_jax.config import make_config
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "experiments"))
-
-from search import halving, space  # noqa: E402
+from experiments.accuracy.search import halving, space
+from mnist_jax import data
+from mnist_jax.config import SETTINGS, make_config
+from mnist_jax.records import RecordsError
 
 
 def test_space_by_kind():
@@ -40,11 +37,16 @@ def test_space_by_kind():
     [
         (["depth=3"], "--vary=depth=3: expected one of seed, batch_size"),
         (["epochs=3"], "--vary=epochs=3: expected one of"),
-        (["units=32..64"], "--vary=units=32..64: expected values like 32,64,128"),
-        (["learning_rate=1..0.1"], "expected values like 1e-4..1e-1"),
-        (["learning_rate="], "expected values like 1e-4..1e-1"),
-        (["learning_rate=fast"], "expected values like 1e-4..1e-1"),
-        (["bidirectional=maybe"], "expected values like true,false"),
+        (["units=32..64"], "expected values with commas; each is a whole number"),
+        (["units=0"], "expected values with commas; each is a whole number from 1"),
+        (["learning_rate=1..0.1"], "with commas, or low..high; each is a number from"),
+        (["learning_rate=1e-4..1e99"], "or low..high; each is a number from"),
+        (["learning_rate="], "--vary=learning_rate=: expected values with commas"),
+        (["learning_rate=fast"], "or low..high; each is a number from 1e-37 to 1e+38"),
+        (["learning_rate=nan..1"], "or low..high; each is a number from"),
+        (["bidirectional=maybe"], "expected values with commas; each is true or false"),
+        (["optimizer=adam,best"], "with commas; each is one of adam, adamw"),
+        (["hidden_sizes=a-b"], "expected values with commas, each like 512-256"),
         (["units=1", "units=2"], "units is given twice"),
     ],
 )
@@ -52,6 +54,13 @@ def test_a_wrong_space_is_told_in_one_line(texts, expected):
     with pytest.raises(space.SpaceError) as caught:
         space.parse(texts)
     assert expected in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_decides_a_run_can_be_varied():
+    assert set(space.VARIED) == set(SETTINGS) - {
+        "model", "dataset", "preset", "data_dir", "raw_dir", "epochs",
+        "validation_fraction", "num_devices", "checkpoint_every",
+    }  # fmt: skip
 
 
 def test_draws_are_even_on_their_scale_and_repeatable():
@@ -109,8 +118,9 @@ ARGUMENTS = (
 )
 
 
+@pytest.mark.slow
 def test_a_whole_search_and_again(tmp_path, run_study):
-    output, _ = run_study("sweep.py", *ARGUMENTS, cwd=tmp_path)
+    output, _ = run_study("accuracy.sweep", *ARGUMENTS, cwd=tmp_path)
     workdir = tmp_path / "runs" / "sweep-digits-linear"
     assert {path.name for path in workdir.iterdir()} == {
         "sweep.json", "sweep.md", "sweep.png", "report.html",
@@ -141,44 +151,103 @@ def test_a_whole_search_and_again(tmp_path, run_study):
 
     # Finished: nothing is trained or decided again.
     whole = (workdir / "sweep.json").read_bytes()
-    again, _ = run_study("sweep.py", *ARGUMENTS, cwd=tmp_path)
+    again, _ = run_study("accuracy.sweep", *ARGUMENTS, cwd=tmp_path)
     assert again == output
     assert (workdir / "sweep.json").read_bytes() == whole
-    _, errors = run_study("sweep.py", *ARGUMENTS, "--seed=1", cwd=tmp_path, code=1)
+    _, errors = run_study(
+        "accuracy.sweep", *ARGUMENTS, "--seed=1", cwd=tmp_path, code=1
+    )
     assert "holds another search" in errors and "Traceback" not in errors
 
 
-def test_a_search_that_was_stopped_gives_the_same_numbers(tmp_path, data_dir):
-    from mnist_jax import datasets
+class Stop(Exception):
+    pass
 
-    datasets.prepare("digits")
-    settings = [dict(learning_rate=rate) for rate in (1e-3, 1e-2, 3e-2)]
+
+class Stopped(halving.Search):
+    """Ends after `left` more epochs, before or after they are written."""
+
+    left, writes = 1, True
+
+    def _write(self):
+        self.left -= 1
+        if self.left or self.writes:
+            super()._write()
+        if not self.left:
+            raise Stop
+
+
+def searched(settings, epochs=4):
+    """Arguments of a search of linear on the digits."""
+    data.prepare("digits")
     configs = [
-        make_config("linear", "digits", epochs=4, batch_size=64, **own)
+        make_config("linear", "digits", epochs=epochs, batch_size=64, **own)
         for own in settings
     ]
+    return configs, settings, 2
 
-    class Stop(Exception):
-        pass
 
-    class Stopped(halving.Search):
-        def _write(self):
-            super()._write()
-            self.left -= 1
-            if not self.left:
-                raise Stop
+RATES = [dict(learning_rate=rate) for rate in (1e-3, 1e-2, 3e-2)]
 
-    whole = halving.Search(tmp_path / "whole" / "sweep.json", configs, settings, 2)
+
+def test_a_search_that_was_stopped_gives_the_same_numbers(tmp_path):
+    arguments = searched(RATES)
+    whole = halving.Search(tmp_path / "whole" / "sweep.json", *arguments)
     whole.run()
     path = tmp_path / "stopped" / "sweep.json"
-    for count in (1, 2):
-        search = Stopped(path, configs, settings, 2)
-        search.left = count
+    # The last time between a checkpoint and its scores.
+    for count, writes in ((1, True), (2, True), (1, False)):
+        search = Stopped(path, *arguments)
+        search.left, search.writes = count, writes
         with pytest.raises(Stop):
             search.run()
-    stopped = halving.Search(path, configs, settings, 2)
+    stopped = halving.Search(path, *arguments)
+    assert sorted(len(trial["scores"]) for trial in stopped.trials) == [1, 2, 3]
     stopped.run()
     assert stopped.trials == whole.trials
+    # Without its scores a search starts anew, whatever checkpoints are left.
+    path.unlink()
+    again = halving.Search(path, *arguments)
+    again.run()
+    assert again.trials == whole.trials
+
+
+def test_survivors_may_have_one_weight_decay(tmp_path):
+    settings = [own | dict(weight_decay=0.0) for own in RATES[1:]]
+    settings += [dict(learning_rate=1e-5, weight_decay=0.1)] * 2
+    search = halving.Search(tmp_path / "sweep.json", *searched(settings, epochs=2))
+    search.run()
+    assert [len(trial["scores"]) for trial in search.trials] == [2, 2, 1, 1]
+
+
+def test_what_a_search_cannot_go_on_from_is_told(tmp_path):
+    path, arguments = tmp_path / "sweep.json", searched(RATES)
+    with pytest.raises(Stop):
+        Stopped(path, *arguments).run()
+    content = path.read_text()
+    with pytest.raises(RecordsError, match="holds another search: delete"):
+        halving.Search(path, *searched(RATES[1:]))
+    for bad in ("{", "[]", '{"trials": []}', content.replace('"factor"', '"f"')):
+        path.write_text(bad)
+        with pytest.raises(RecordsError, match="is damaged .*: delete its folder"):
+            halving.Search(path, *arguments)
+    path.write_text(content.replace('"schema": 2', '"schema": 99'))
+    with pytest.raises(RecordsError, match="schema 99 is of another version"):
+        halving.Search(path, *arguments)
+    path.write_text(content)
+    search = halving.Search(path, *arguments)
+    search.forget_states()
+    with pytest.raises(RecordsError, match="epoch 1 are missing or damaged: delete"):
+        search.run()
+
+
+def test_a_search_of_schema_1_is_read(tmp_path):
+    path, (configs, settings, factor) = tmp_path / "sweep.json", searched(RATES)
+    scores = {"validation_accuracy": 0.9, "validation_loss": 1.0}
+    trials = [{"settings": x, "epochs": 4, "scores": [scores] * 4} for x in settings]
+    described = {"factor": factor, "configs": [c.to_dict() for c in configs]}
+    path.write_text(json.dumps({"description": described, "trials": trials}))
+    assert halving.Search(path, configs, settings, factor).trials == trials
 
 
 def test_a_rung_is_decided_by_its_own_epoch(tmp_path):

@@ -2,14 +2,14 @@ import sys
 
 import pytest
 from tensorboardX.proto import event_pb2
+from test_records import EPOCH
 
-from mnist_jax.config import ConfigError
-from mnist_jax.records import EPOCH_KEYS
+from mnist_jax.settings import ConfigError
 from mnist_jax.tensorboard import EventFiles
 
 
 def epoch(number, **values):
-    return {**dict.fromkeys(EPOCH_KEYS, 0.5), "epoch": number, **values}
+    return {**dict.fromkeys(EPOCH, 0.5), "epoch": number, **values}
 
 
 def read(folder):

@@ -4,7 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mnist_jax.models.layers import NUM_CLASSES, Dense, drop, flatten
+from mnist_jax.models.layers import Dense, drop, dropout, flatten
+from mnist_jax.models.registry import register
 from mnist_jax.ops.convolution import conv_mean, conv_pool, convolve
 
 Array = jax.Array
@@ -26,20 +27,22 @@ class ConvPool(nn.Module):
         return nn.relu(conv_pool(images, kernel) + bias[:, None, None, None])
 
 
+@register("cnn")
 class CNN(nn.Module):
     """The simple MNIST convnet of the Keras examples: 34,826 parameters.
 
     https://keras.io/examples/vision/mnist_convnet/
     """
 
-    dropout: float = 0.5
+    num_classes: int
+    dropout: float = dropout(0.5)
 
     @nn.compact
     def __call__(self, images: Array, keys: Array | None = None) -> Array:
         x = ConvPool(32)(images.transpose(3, 1, 2, 0))  # [32, 13, 13, B]
         x = ConvPool(64)(x)  # [64, 5, 5, B]
         x = drop(flatten(x.transpose(3, 1, 2, 0)), self.dropout, keys, 0)
-        return Dense(NUM_CLASSES)(x)
+        return Dense(self.num_classes)(x)
 
 
 class ConvMean(nn.Module):
@@ -58,12 +61,15 @@ class ConvMean(nn.Module):
         return nn.tanh(conv_mean(images, kernel) + bias[:, None, None, None])
 
 
+@register("lenet5")
 class LeNet5(nn.Module):
     """LeNet-5 (LeCun et al., 1998) as it is built today: 61,706 parameters.
 
     All maps feed all maps, the means have no weights of their own, and the last layer
     is linear; the original had a table of connections, trained means and distances.
     """
+
+    num_classes: int
 
     @nn.compact
     def __call__(self, images: Array, keys: Array | None = None) -> Array:
@@ -73,7 +79,7 @@ class LeNet5(nn.Module):
         x = flatten(x.transpose(3, 1, 2, 0))
         for units in (120, 84):
             x = nn.tanh(Dense(units)(x))
-        return Dense(NUM_CLASSES)(x)
+        return Dense(self.num_classes)(x)
 
 
 class Residual(nn.Module):
@@ -100,10 +106,12 @@ class Residual(nn.Module):
         return nn.relu(x + gain * branch)
 
 
+@register("resnet")
 class ResNet(nn.Module):
     """A small residual network (He et al., 2016): 111,820 parameters."""
 
-    dropout: float = 0.0
+    num_classes: int
+    dropout: float = dropout(0.0)
 
     @nn.compact
     def __call__(self, images: Array, keys: Array | None = None) -> Array:
@@ -111,4 +119,4 @@ class ResNet(nn.Module):
         for features in (32, 64):
             x = Residual()(ConvPool(features)(x))
         x = drop(x.mean((1, 2)).T, self.dropout, keys, 0)
-        return Dense(NUM_CLASSES)(x)
+        return Dense(self.num_classes)(x)

@@ -3,24 +3,33 @@
 import flax.linen as nn
 import jax
 
-from mnist_jax.models.layers import NUM_CLASSES, Dense, drop, flatten
+from mnist_jax.models.layers import Dense, drop, dropout, flatten
+from mnist_jax.models.registry import register
+from mnist_jax.settings import setting
 
 Array = jax.Array
 
 
+@register("linear")
 class Linear(nn.Module):
-    """Softmax regression: one product with all pixels."""
+    """Softmax regression: one matmul with all pixels."""
+
+    num_classes: int
 
     @nn.compact
     def __call__(self, images: Array, keys: Array | None = None) -> Array:
-        return Dense(NUM_CLASSES)(flatten(images))
+        return Dense(self.num_classes)(flatten(images))
 
 
+@register("mlp")
 class MLP(nn.Module):
     """Dense layers with ReLU, each followed by dropout."""
 
-    hidden_sizes: tuple[int, ...] = (512, 256)
-    dropout: float = 0.2
+    num_classes: int
+    hidden_sizes: tuple[int, ...] = setting(
+        (512, 256), "units of the hidden layers", low=1, high=16_384
+    )
+    dropout: float = dropout(0.2)
 
     @nn.compact
     def __call__(self, images: Array, keys: Array | None = None) -> Array:
@@ -28,4 +37,4 @@ class MLP(nn.Module):
         for i, size in enumerate(self.hidden_sizes):
             x = nn.relu(Dense(size)(x))
             x = drop(x, self.dropout, keys, i)
-        return Dense(NUM_CLASSES)(x)
+        return Dense(self.num_classes)(x)

@@ -1,18 +1,20 @@
 """Layers and small functions that several models use."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-Array = jax.Array
+from mnist_jax.settings import setting
 
-NUM_CLASSES = 10
+Array = jax.Array
 
 
 class Dense(nn.Module):
     """x W^T + b, [.., inputs] -> [.., units], with one row of W for each unit.
 
-    `nn.Dense` has W the other way round, and with it XLA's CPU products take two to
+    `nn.Dense` has W the other way round, and with it XLA's CPU matmuls take two to
     three times as long where the units are few. First values are those of `nn.Dense`.
     """
 
@@ -37,9 +39,9 @@ def drop(
     Args:
       x: float32, with the images on `axis`.
       rate: share of the values set to 0; the others are scaled by 1 / (1 - rate).
-        float32 [] where it is an input of the program.
+        float32 [] where it is a traced argument.
       keys: PRNG keys [B], or None to drop nothing.
-      layer: number that keeps the masks of different layers apart.
+      layer: its number, so that layers have different masks.
       axis: where the images are.
 
     Returns:
@@ -54,6 +56,11 @@ def drop(
 
     keep = jax.vmap(keep_one, out_axes=axis)(keys)
     return jnp.where(keep, x / (1 - rate), 0.0)
+
+
+def dropout(default: float) -> Any:
+    """The setting of models that drop units."""
+    return setting(default, "share of units dropped in training", low=0, below=1)
 
 
 def flatten(images: Array) -> Array:

@@ -4,10 +4,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mnist_jax.models.layers import NUM_CLASSES, Dense, drop
+from mnist_jax.models.layers import Dense, drop, dropout
+from mnist_jax.models.registry import register
 from mnist_jax.ops import recurrent
+from mnist_jax.settings import setting
 
 Array = jax.Array
+
+SEQUENCES = ("rows", "columns", "pixels")
 
 
 class RecurrentLayer(nn.Module):
@@ -63,16 +67,17 @@ class Recurrent(nn.Module):
       layers: recurrences on top of each other.
       bidirectional: whether each layer also reads the sequence from its end.
       dropout: share of each layer's output that is dropped in training.
-      sequence: 'rows' (28 steps of 28 pixels), 'columns' (likewise) or 'pixels'
-        (784 steps of one).
+      sequence: 'rows' (of 28 x 28 images: 28 steps of 28 pixels), 'columns' (likewise)
+        or 'pixels' (784 steps of one).
     """
 
+    num_classes: int
     cell: str
-    units: int = 128
-    layers: int = 1
-    bidirectional: bool = False
-    dropout: float = 0.0
-    sequence: str = "rows"
+    units: int = setting(128, "size of each hidden state", low=1, high=16_384)
+    layers: int = setting(1, "recurrences on top of each other", low=1, high=100)
+    bidirectional: bool = setting(False, "also read the sequence from its end")
+    dropout: float = dropout(0.0)
+    sequence: str = setting("rows", "what a time step reads", choices=SEQUENCES)
 
     @nn.compact
     def __call__(self, images: Array, keys: Array | None = None) -> Array:
@@ -86,23 +91,26 @@ class Recurrent(nn.Module):
             ]
             x = jnp.concatenate(outputs, axis=-1) if self.bidirectional else outputs[0]
             x = drop(x, self.dropout, keys, i, axis=x.ndim - 2)
-        return Dense(NUM_CLASSES)(x)
+        return Dense(self.num_classes)(x)
 
 
+@register("rnn")
 class RNN(Recurrent):
     cell: str = "rnn"
 
 
+@register("lstm")
 class LSTM(Recurrent):
     cell: str = "lstm"
 
 
+@register("gru")
 class GRU(Recurrent):
     cell: str = "gru"
 
 
 def _as_sequence(images: Array, sequence: str) -> Array:
-    """[B, 28, 28, 1] -> time-major [28, B, 28] or [784, B, 1]."""
+    """[B, H, W, 1] -> time-major [H, B, W], [W, B, H] or [HW, B, 1]."""
     pixels = images[..., 0]
     if sequence == "rows":
         return pixels.transpose(1, 0, 2)

@@ -1,7 +1,7 @@
 """The cells of the recurrences: one time step and its gradient.
 
 Arrays are [H, B], H units of B images, and gates [k, H, B]. A cell's forward step also
-works out the factors by which the gradient will reach each of its gates, so that its
+computes the factors by which the gradient will reach each of its gates, so that its
 backward step only multiplies.
 """
 

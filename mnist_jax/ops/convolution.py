@@ -1,13 +1,14 @@
 """Convolution, alone or followed by 2x2 pooling as one operation with its own gradient.
 
 XLA's CPU gradients of a convolution and of `reduce_window` take most of a
-convolutional network's step. Here the four outputs in a 2x2 window are worked out
-together from the tile of the image that they see, by matrix products over all tiles:
-for 3x3 kernels by Winograd's products (`winograd.py`); where pooling follows, for
-others and for images of one channel by the tiles as they are times the kernel at each
-of the four places in the tile. Of a maximum, the place that won is all that the
-gradient needs. A mean of four outputs is one output of the mean of the four placed
-kernels.
+convolutional network's step. So on CPU the four outputs in a 2x2 window are computed
+together from the tile of the image that they see, by matmuls over all tiles: for 3x3
+kernels by Winograd's algorithm (`winograd.py`); where pooling follows, for others and
+for images of one channel by the tiles as they are times the kernel at each of the four
+places in the tile. Of a maximum, the place that won is all that the gradient needs. A
+mean of four outputs is one output of the mean of the four placed kernels. GPU and TPU
+get XLA's own convolution; `jax.lax.platform_dependent` decides at lowering, so that
+one program serves all.
 
 Images are [channels, rows, columns, images]: the slices that gather tiles step over
 rows and columns and leave runs of images together.
@@ -22,7 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from mnist_jax.ops import winograd
-from mnist_jax.ops.platform import apart, on_cpu
+from mnist_jax.ops.platform import fusion_barrier
 from mnist_jax.ops.tiles import Grid, assemble, flat, gather, map_grids
 
 Array = jax.Array
@@ -43,11 +44,16 @@ def conv_pool(images: Array, kernel: Array) -> Array:
     Returns:
       float32 [F, R, S, B].
     """
-    if not on_cpu():
-        return max_pool(convolve(images, kernel))
-    if winograd.is_worth_it(kernel):
-        return _winograd(True, images, kernel)
-    return _max_of_four(_strided(images, _placed(kernel)))
+
+    def on_cpu(images, kernel):
+        if winograd.is_worth_it(kernel):
+            return _winograd(True, images, kernel)
+        return _max_of_four(_strided(images, _placed(kernel)))
+
+    def elsewhere(images, kernel):
+        return max_pool(_xla_convolve(images, kernel, 1))
+
+    return jax.lax.platform_dependent(images, kernel, cpu=on_cpu, default=elsewhere)
 
 
 def conv_mean(images: Array, kernel: Array) -> Array:
@@ -57,16 +63,26 @@ def conv_mean(images: Array, kernel: Array) -> Array:
     """
     h, w, channels, features = kernel.shape
     mean = _placed(kernel).reshape(h + 1, w + 1, channels, 4, features).mean(3)
-    return _strided(images, mean) if on_cpu() else _xla_convolve(images, mean, 2)
+    return jax.lax.platform_dependent(
+        images, mean, cpu=_strided, default=lambda x, k: _xla_convolve(x, k, 2)
+    )
 
 
 def convolve(images: Array, kernel: Array) -> Array:
     """Cross-correlation without padding: [C, H, W, B] -> [F, H-h+1, W-w+1, B]."""
-    if not (on_cpu() and winograd.is_worth_it(kernel)):
+
+    def elsewhere(images, kernel):
         return _xla_convolve(images, kernel, 1)
-    height, width = images.shape[1] - 2, images.shape[2] - 2
-    even = ((0, 0), (0, height % 2), (0, width % 2), (0, 0))
-    return _winograd(False, jnp.pad(images, even), kernel)[:, :height, :width]
+
+    if not winograd.is_worth_it(kernel):
+        return elsewhere(images, kernel)
+
+    def on_cpu(images, kernel):
+        height, width = images.shape[1] - 2, images.shape[2] - 2
+        even = ((0, 0), (0, height % 2), (0, width % 2), (0, 0))
+        return _winograd(False, jnp.pad(images, even), kernel)[:, :height, :width]
+
+    return jax.lax.platform_dependent(images, kernel, cpu=on_cpu, default=elsewhere)
 
 
 def max_pool(maps: Array) -> Array:
@@ -106,7 +122,9 @@ def _winograd_forward(pooled, images, kernel):
     else:
         grid, saved = winograd.outputs(images, kernel, lambda outputs: outputs)
         grid = map_grids(lambda x: x.reshape(shape), grid)
-        outputs = apart(lambda grid: assemble(grid, 2 * shape[1], 2 * shape[2]), grid)
+        outputs = fusion_barrier(
+            lambda grid: assemble(grid, 2 * shape[1], 2 * shape[2]), grid
+        )
         which = None
     # An empty slice carries the images' shape without keeping the images.
     return outputs, (saved, which, kernel, images[..., :0])
@@ -132,7 +150,7 @@ def _join(tile_grads: Grid, shape: tuple[int, ...], no_images: Array) -> Array:
     """The images' gradient from that of their tiles, each of `shape` when unfolded."""
     _, height, width, _ = no_images.shape
     tile_grads = map_grids(lambda d: d.reshape(shape), tile_grads)
-    return apart(lambda tiles: assemble(tiles, height, width), tile_grads)
+    return fusion_barrier(lambda tiles: assemble(tiles, height, width), tile_grads)
 
 
 @jax.custom_vjp
@@ -143,7 +161,7 @@ def _strided(images: Array, kernel: Array) -> Array:
 
 def _strided_forward(images, kernel):
     h, w = kernel.shape[0] - 1, kernel.shape[1] - 1
-    tiles = apart(lambda images: sum(gather(images, h, w), []), images)
+    tiles = fusion_barrier(lambda images: sum(gather(images, h, w), []), images)
     patches = jnp.concatenate([flat(d) for d in tiles])  # [(h+1)(w+1)C, N]
     outputs = _as_matrix(kernel) @ patches
     outputs = outputs.reshape(-1, *tiles[0].shape[1:])
@@ -189,11 +207,11 @@ def _max_forward(outputs):
         a, b, c, d = jnp.split(outputs, 4)
         return _pool(((a, b), (c, d)))
 
-    return apart(pool, outputs)
+    return fusion_barrier(pool, outputs)
 
 
 def _max_backward(which, grads):
-    routed = apart(lambda *pooled: sum(_route(*pooled), []), grads, which)
+    routed = fusion_barrier(lambda *pooled: sum(_route(*pooled), []), grads, which)
     return (jnp.concatenate(routed),)
 
 

@@ -1,12 +1,12 @@
 """Recurrences over time, with their own gradients.
 
 Four things make them fast. The inputs of all time steps are projected before the
-scan, which is left with one product of the state for all gates. The gradients of the
-kernels are one large product after the backward scan, where automatic differentiation
+scan, which is left with one matmul of the state for all gates. The gradients of the
+kernels are one large matmul after the backward scan, where automatic differentiation
 would add up small ones per step (Appleyard et al., "Optimizing Performance of
 Recurrent Neural Networks on GPUs", 2016, describes both for cuDNN). Inside, features
-come first and images last, [H, B]: the gates of a product lie one after the other, so
-that taking one apart moves nothing. And one stack [n, H, T, B] lives through both
+come first and images last, [H, B]: the gates of a matmul lie one after the other, so
+that splitting them moves nothing. And one stack [n, H, T, B] lives through both
 scans: it holds the projected inputs; the forward scan puts in their place the factors
 by which gradients will reach them, so that the backward scan only multiplies.
 
@@ -67,7 +67,7 @@ def lstm(inputs: Array, weights: Weights, *, last_only: bool) -> Array:
 
 
 def gru(inputs: Array, weights: Weights, *, last_only: bool) -> Array:
-    """Gated recurrent unit (Cho et al., 2014), reset gate after the product.
+    """Gated recurrent unit (Cho et al., 2014), reset gate after the matmul.
 
     r, z = sigmoid(x W + h U + b), n = tanh(x W + b + r (h U + c)), each with its own
     part of the weights, in the order r, z, n; h' = (1 - z) n + z h.

@@ -1,9 +1,9 @@
-"""3x3 convolution by Winograd's products (Lavin and Gray, "Fast Algorithms for
+"""3x3 convolution by Winograd's algorithm (Lavin and Gray, "Fast Algorithms for
 Convolutional Neural Networks", 2016).
 
 The four outputs of a tile d [4, 4] for a kernel g are A^T [(G g G^T) * (B^T d B)] A,
-where * is the product at each of 16 places, for all channels a matrix product. 16
-multiplications do for what takes 36.
+where * is the product at each of 16 places, for all channels a matmul: 16 MACs
+instead of 36.
 
 Shapes: see `tiles.py`; kernels [3, 3, C, F].
 """
@@ -14,24 +14,26 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mnist_jax.ops.platform import apart
+from mnist_jax.ops.platform import fusion_barrier
 from mnist_jax.ops.tiles import Grid, flat, gather, map_grids
 
 Array = jax.Array
 
 
 def is_worth_it(kernel: Array) -> bool:
-    """Not for images of one channel, whose products would be too thin."""
+    """Not for images of one channel, whose matmuls would be too thin."""
     return kernel.shape[:2] == (3, 3) and kernel.shape[2] > 1
 
 
 def outputs(images: Array, kernel: Array, finish: Callable[[Grid], Any]):
     """`finish` of the tiles' outputs, a 2x2 grid of [F, N]; what gradients need."""
-    tiles = apart(lambda images: _both(_tile, gather(images, 3, 3)), images)
+    tiles = fusion_barrier(lambda images: _both(_tile, gather(images, 3, 3)), images)
     tiles = map_grids(flat, tiles)
     kernels = _both(_kernel, kernel.transpose(0, 1, 3, 2))  # [F, C] each
     products = map_grids(jnp.matmul, kernels, tiles)
-    finished = apart(lambda products: finish(_both(_output, products)), products)
+    finished = fusion_barrier(
+        lambda products: finish(_both(_output, products)), products
+    )
     return finished, (tiles, kernels)
 
 
@@ -43,12 +45,14 @@ def gradients(
     `spread(*grads)` is the gradient at the outputs, a 2x2 grid of [F, R, S, B].
     """
     tiles, kernels = saved
-    at_products = apart(lambda *grads: _both(_output_adjoint, spread(*grads)), *grads)
+    at_products = fusion_barrier(
+        lambda *grads: _both(_output_adjoint, spread(*grads)), *grads
+    )
     at_products = map_grids(flat, at_products)
     kernel_grad = map_grids(lambda m, v: m @ v.T, at_products, tiles)
     kernel_grad = jnp.array(_both(_kernel_adjoint, kernel_grad))
     tile_grads = map_grids(lambda u, m: u.T @ m, kernels, at_products)
-    tile_grads = apart(lambda grads: _both(_tile_adjoint, grads), tile_grads)
+    tile_grads = fusion_barrier(lambda grads: _both(_tile_adjoint, grads), tile_grads)
     return tile_grads, kernel_grad.transpose(0, 1, 3, 2)
 
 

@@ -7,23 +7,22 @@ from typing import Any
 
 import jax
 
-from mnist_jax.config import ConfigError
-from mnist_jax.cost import Work
-from mnist_jax.ops.platform import on_cpu
-from mnist_jax.parallel import processes
-from mnist_jax.parallel.canaries import check_arithmetic
-from mnist_jax.parallel.chunks import local_devices
+from mnist_jax.flops import Work
+from mnist_jax.parallel import multihost
+from mnist_jax.parallel.arithmetic import check_arithmetic
+from mnist_jax.parallel.placement import local_devices
+from mnist_jax.settings import ConfigError
 
-# A step on several devices is worth the exchange of gradients, which takes as long as
-# about so many multiplications forward, plus so many per parameter, on each device.
-# Measured on CPU with one device per core: mlp, rnn and cnn at batches of 32 to 1,024.
-_EXCHANGE, _EXCHANGE_PER_PARAMETER = 2_000_000, 300
-_MIN_IMAGES_PER_DEVICE = 8  # with fewer, products are too thin
+# On CPU a step on several devices is worth the all-reduce of its gradients, which takes
+# as long as about so many MACs forward, plus so many per parameter, on each device.
+# Measured on two cores, a device each: mlp, rnn and cnn at batches of 32 to 1,024.
+_ALL_REDUCE_MACS, _ALL_REDUCE_MACS_PER_PARAM = 2_000_000, 300
+_MIN_IMAGES_PER_CORE = 8  # with fewer, matmuls are too thin
 # What the forward pass keeps of so many images stays in a core's cache until the
 # backward pass wants it. Measured on cnn, rnn, gru and lstm at batches of 32 to 2,048
 # per device; a model that uses each parameter about once per image keeps little, and
-# is better off with wide products.
-_IMAGES_IN_CACHE, _LEAST_USES = 64, 4
+# is better off with wide matmuls.
+_IMAGES_IN_CACHE, _MIN_USES_PER_PARAM = 64, 4
 
 
 def start(
@@ -35,22 +34,23 @@ def start(
     """Gives JAX its devices; call it before JAX's first use.
 
     On CPU these are virtual, one per core: each working alone on its part of the batch
-    is faster than one device that spreads every small product over all cores. XLA_FLAGS
+    is faster than one device that spreads every small matmul over all cores. XLA_FLAGS
     may set another number.
 
     Args:
       num_devices: how many to make on CPU; 0 for one per core that this process may
         use.
-      coordinator_address, num_processes, process_id: see `processes.join`.
+      coordinator_address, num_processes, process_id: see `multihost.initialize`.
 
     Raises:
-      ConfigError: there is no device, or see `processes.join`.
-      ProcessError: processes have different numbers of devices; see `processes.join`.
+      ConfigError: there is no device, or see `multihost.initialize`.
+      ProcessError: processes have different numbers of devices; see
+        `multihost.initialize`.
       RuntimeError: JAX was used before.
     """
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         jax.config.update("jax_num_cpu_devices", num_devices or count_cores())
-    processes.join(coordinator_address, num_processes, process_id)
+    multihost.initialize(coordinator_address, num_processes, process_id)
     try:
         devices = jax.devices()
     except (AssertionError, RuntimeError) as error:
@@ -62,7 +62,7 @@ def start(
     counts = collections.Counter(device.process_index for device in devices)
     if len(set(counts.values())) > 1:
         numbers = ", ".join(str(counts[number]) for number in sorted(counts))
-        raise processes.ProcessError(
+        raise multihost.ProcessError(
             f"the processes have {numbers} devices: expected as many in each; set "
             "XLA_FLAGS=--xla_force_host_platform_device_count, or the visible devices, "
             "alike"
@@ -75,31 +75,34 @@ def count_cores() -> int:
     return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count()
 
 
-def least_images(work: Work) -> int:
-    """Images of each batch that a device needs to be worth the exchange."""
-    exchange = _EXCHANGE + _EXCHANGE_PER_PARAMETER * work.num_params
-    return max(_MIN_IMAGES_PER_DEVICE, -(-exchange // work.multiplications))
+def min_images_per_device(work: Work) -> int:
+    """Images of each batch that a device needs to be worth the all-reduce.
+
+    On CPU alone: accelerators of one host are all used.
+    """
+    if not _is_cpu():
+        return 1
+    macs = _ALL_REDUCE_MACS + _ALL_REDUCE_MACS_PER_PARAM * work.num_params
+    return max(_MIN_IMAGES_PER_CORE, -(-macs // work.macs))
 
 
-def most_at_once(work: Work) -> int | None:
+def microbatch_size(work: Work) -> int | None:
     """Images that a device takes at a time in training; None for its whole batch."""
-    if not on_cpu() or work.multiplications < _LEAST_USES * work.num_params:
+    if not _is_cpu() or work.macs < _MIN_USES_PER_PARAM * work.num_params:
         return None
     return _IMAGES_IN_CACHE
 
 
 def choose_devices(
-    num_devices: int,
-    batch_size: int | None = None,
-    least_images: int = _MIN_IMAGES_PER_DEVICE,
+    num_devices: int, batch_size: int | None = None, min_images: int = 1
 ) -> list[jax.Device]:
     """The devices for a run.
 
     Args:
       num_devices: how many; 0 for all, or for the most that divide the batch and
-        leave each device enough images to be worth it.
+        leave each device `min_images` of it.
       batch_size: images in a global batch; None where there is no such thing.
-      least_images: enough images, see the function of that name.
+      min_images: see `min_images_per_device`.
 
     Returns:
       Those of all processes, as many of each, process by process.
@@ -125,7 +128,7 @@ def choose_devices(
     if num_devices == 0:
         num_devices = len(devices)
         if batch_size is not None:
-            most = max(num_processes, min(num_devices, batch_size // least_images))
+            most = max(num_processes, min(num_devices, batch_size // min_images))
             choices = range(num_processes, most + 1, num_processes)
             num_devices = max(
                 (n for n in choices if batch_size % n == 0), default=num_processes
@@ -135,11 +138,11 @@ def choose_devices(
             f"--batch_size={batch_size} does not divide over --num_devices="
             f"{num_devices}: give a multiple of {num_devices}"
         )
-    own = num_devices // num_processes
+    per_process = num_devices // num_processes
     chosen = [
         device
         for number in range(num_processes)
-        for device in [d for d in devices if d.process_index == number][:own]
+        for device in [d for d in devices if d.process_index == number][:per_process]
     ]
     check_arithmetic(local_devices(chosen))
     return chosen
@@ -153,3 +156,7 @@ def describe(devices: Sequence[jax.Device]) -> dict[str, Any]:
         "num_devices": len(devices),
         "num_processes": jax.process_count(),
     }
+
+
+def _is_cpu() -> bool:
+    return jax.default_backend() == "cpu"

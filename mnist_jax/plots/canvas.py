@@ -1,7 +1,5 @@
-"""What figures are made of; matplotlib without pyplot."""
+"""Images with captions, and bars of probabilities beside them."""
 
-import io
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,24 +7,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-_DPI = 150
-
-
-def new_figure(width: float, height: float, title: str) -> Figure:
-    """An empty figure of so many inches."""
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    figure.suptitle(title, fontsize=13)
-    return figure
-
-
-def to_png(figure: Figure) -> bytes:
-    """The figure as a PNG file, the same bytes each time."""
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        # A file's name may have letters that the font lacks; a box stands for them.
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
-    return buffer.getvalue()
+from mnist_jax.plots.style import GREY, new_figure
 
 
 def mosaic(
@@ -40,7 +21,7 @@ def mosaic(
 ) -> tuple[Figure, Any, list[tuple[float, float]]]:
     """Images with a text above each, as one picture.
 
-    An axes for each image would take matplotlib several times as long.
+    One Axes for each image would be several times as slow.
 
     Args:
       images: uint8 [N, H, W].
@@ -58,7 +39,7 @@ def mosaic(
     height, side = images.shape[1:]
     across = round(1.3 * side + beside)  # pixels from one image to the next
     inches = width / (columns * across)  # of a pixel
-    above = round((0.17 * num_lines + 0.08) / inches)  # pixels for the text
+    above = round((0.17 * num_lines + 0.15) / inches)  # pixels for the text
     num_rows = -(-len(images) // columns)
     canvas = np.full((num_rows * (height + above), columns * across), np.nan)
     figure = new_figure(width, len(canvas) * inches + 0.6, title)
@@ -94,7 +75,7 @@ def bars(
     names: Sequence[str],
     colours: Sequence[str],
 ) -> None:
-    """Draws the probability of each class as a bar with name and share.
+    """Draws the probability of each class as a bar with name and percentage.
 
     Args:
       axis: matplotlib's Axes.
@@ -106,12 +87,26 @@ def bars(
     left, top, width, height = box
     pitch = height / len(names)
     start = left + width * (0.06 + 0.028 * max(map(len, names)))  # after the names
-    scale = left + 0.86 * width - start  # before the shares
+    scale = left + 0.86 * width - start  # before the percentages
     place = top + pitch * (np.arange(len(names)) + 0.5)
     axis.barh(place, scale * probabilities, 0.8 * pitch, start, color=colours)
     axis.plot([start, start], [top, top + height], color="black", linewidth=0.8)
-    for y, name, share in zip(place, names, probabilities, strict=True):
-        axis.text(start - 0.01 * width, y, name, ha="right", va="center", fontsize=7)
-        if share >= 0.01:
-            end = start + scale * share + 0.01 * width
-            axis.text(end, y, f"{share:.0%}", va="center", fontsize=7)
+    for i, (y, probability) in enumerate(zip(place, probabilities, strict=True)):
+        # The name in colour too: a bar of nearly 0 does not show its own.
+        axis.text(
+            start - 0.01 * width,
+            y,
+            names[i],
+            ha="right",
+            va="center",
+            fontsize=7,
+            color="black" if colours[i] == GREY else colours[i],
+        )
+        if probability >= 0.01:
+            end = start + scale * probability + 0.01 * width
+            axis.text(end, y, f"{probability:.0%}", va="center", fontsize=7)
+
+
+def shorten(text: str, length: int) -> str:
+    """The text's end, if it has more than `length` letters: names differ there."""
+    return text if len(text) <= length else f"…{text[1 - length :]}"

@@ -1,4 +1,4 @@
-"""From a run's folder to its PNG files."""
+"""From a run's files to its PNG files."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,62 +7,71 @@ from typing import Any
 import numpy as np
 
 from mnist_jax import records
-from mnist_jax.config import Config
-from mnist_jax.plots.choice import NUM_MISTAKES, NUM_RANDOM, rank_mistakes
+from mnist_jax.plots.select_examples import NUM_MISTAKES, NUM_RANDOM, rank_mistakes
+
+# matplotlib is imported inside the functions: it is slow, and training needs none.
 
 
 def draw_all(workdir: Path) -> list[Path]:
     """Draws the figures of the run in `workdir` under its `figures/`.
 
-    A run that is not finished has its curves alone.
+    An unfinished run has `curves.png` alone.
 
     Returns:
       The files written.
 
     Raises:
-      RecordsError: there is no run, or no epoch of it is finished.
+      RecordsError: there is no run, no epoch of it is finished, or a file is damaged.
     """
     from mnist_jax.plots import figures
 
-    config = records.read_config(workdir, Config.from_dict)
+    config = records.read_config(workdir)
     epochs = records.read_metrics(workdir)
     if config is None or not epochs:
         raise records.RecordsError(
             f"--workdir={workdir} holds no finished epoch: nothing to draw; give the "
             "folder of a run"
         )
-    title = run_title(config.to_dict())
+    title = run_title(config.settings)
     drawn = {"curves": figures.curves(epochs, title)}
     result = records.read_result(workdir)
     predictions = records.read_predictions(workdir)
     if result is not None and predictions is not None:
-        names = result["class_names"]
-        probabilities, labels = predictions.probabilities, predictions.labels
-        place = {row: i for i, row in enumerate(predictions.shown)}
-        mistakes = rank_mistakes(probabilities, labels)
-        unseen = predictions.shown[:NUM_RANDOM]
-        wrong = [row for row in mistakes[:NUM_MISTAKES] if row in place]
-
-        def pick(rows):
-            images = predictions.shown_images[[place[row] for row in rows]]
-            return images, labels[rows], probabilities[rows]
-
-        samples = predictions.sample_images, predictions.sample_labels
-        drawn |= {
-            "samples": figures.samples(*samples, names, title),
-            "confusion_matrix": figures.confusion_matrix(
-                np.array(result["confusion_matrix"]), names, title
-            ),
-            "predictions": figures.predictions(*pick(unseen), names, title),
-            "mistakes": figures.mistakes(*pick(wrong), len(mistakes), names, title),
-        }
+        drawn |= _test_figures(result, predictions, title)
     folder = workdir / records.FIGURES
     return [_write(folder / f"{name}.png", figure) for name, figure in drawn.items()]
 
 
+def _test_figures(
+    result: Mapping[str, Any], predictions: records.Predictions, title: str
+) -> dict[str, Any]:
+    """The figures of a finished run but for its curves, by name."""
+    from mnist_jax.plots import figures
+
+    names = result["class_names"]
+    probabilities, labels = predictions.probabilities, predictions.labels
+    position = {index: i for i, index in enumerate(predictions.shown)}
+    random = predictions.shown[:NUM_RANDOM]
+    mistakes = rank_mistakes(probabilities, labels)
+    wrong = [index for index in mistakes[:NUM_MISTAKES] if index in position]
+
+    def gather(indices):
+        images = predictions.shown_images[[position[index] for index in indices]]
+        return images, labels[indices], probabilities[indices]
+
+    samples = predictions.sample_images, predictions.sample_labels
+    matrix = np.array(result["confusion_matrix"])
+    return {
+        "samples": figures.samples(*samples, names, title),
+        "confusion_matrix": figures.confusion_matrix(matrix, names, title),
+        "predictions": figures.predictions(*gather(random), names, title),
+        "mistakes": figures.mistakes(*gather(wrong), len(mistakes), names, title),
+    }
+
+
 def run_title(config: Mapping[str, Any]) -> str:
     """Model, data set and seed, as each figure's title states them."""
-    model = config["model"]
+    model = str(config["model"])
     model = model.upper() if model != "linear" else "Linear"
     return f"{model} on {config['dataset']}, seed {config['seed']}"
 
@@ -75,15 +84,18 @@ def draw_image_predictions(
     class_names: Sequence[str],
     title: str,
 ) -> Path:
-    """Draws a person's images as the model saw them, with all probabilities.
+    """Draws a user's images as the model saw them, with the probabilities.
 
     Args:
       path: the PNG file.
-      names: one per image.
-      images: uint8 [N, 28, 28, 1].
-      probabilities: float32 [N, 10].
-      class_names: 10.
+      names: N, of the images.
+      images: uint8 [N, H, W, 1].
+      probabilities: float32 [N, K].
+      class_names: K.
       title: of the figure.
+
+    Returns:
+      `path`.
     """
     from mnist_jax.plots import figures
 
@@ -93,22 +105,8 @@ def draw_image_predictions(
     return _write(path, figure)
 
 
-def draw_comparison(path: Path, rows: Sequence[Mapping[str, Any]], title: str) -> Path:
-    """Draws accuracy and training time of several models.
-
-    Args:
-      path: the PNG file.
-      rows: each with 'model', 'test_accuracy', 'spread' (both shares) and
-        'train_seconds'.
-      title: of the figure.
-    """
-    from mnist_jax.plots import figures
-
-    return _write(path, figures.comparison(rows, title))
-
-
-def _write(path: Path, figure) -> Path:
-    from mnist_jax.plots.canvas import to_png
+def _write(path: Path, figure: Any) -> Path:
+    from mnist_jax.plots.style import to_png
 
     records.write_atomically(path, to_png(figure))
     return path

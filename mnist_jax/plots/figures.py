@@ -1,4 +1,4 @@
-"""The figures, each a function of plain data; matplotlib without pyplot."""
+"""The figures of a run, each a function of plain data."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,96 +6,117 @@ from typing import Any
 import numpy as np
 from matplotlib import ticker
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
-from mnist_jax.plots.canvas import bars, mosaic, new_figure
+from mnist_jax.plots import style
+from mnist_jax.plots.canvas import bars, mosaic, shorten
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart.
-BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-GREY = "#9A9A9A"
 _COLUMNS = 10
 _PAIRS = 3  # of image and bars in one row, at most
+_MOST_BARS = 10  # more would be too thin to read
+_PARTS = {"train": ("training", style.BLUE), "validation": ("validation", style.ORANGE)}
 
 
 def samples(
     images: np.ndarray, labels: np.ndarray, names: Sequence[str], title: str
 ) -> Figure:
-    """A grid of training images: uint8 [N, 28, 28] with their labels int [N]."""
+    """A grid of training images: uint8 [N, H, W] with their labels int [N]."""
     texts = [names[label] for label in labels]
     return mosaic(images, texts, _COLUMNS, 10, f"Training images: {title}")[0]
 
 
 def curves(epochs: Sequence[Mapping[str, Any]], title: str) -> Figure:
-    """Loss and accuracy by epoch, training and validation; lines of metrics.jsonl."""
-    figure = new_figure(11, 4.2, title)
-    number = [epoch["epoch"] for epoch in epochs]
-    marker = "o" if len(epochs) <= 30 else "none"
-    for axis, what in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        for part, colour in (("train", BLUE), ("validation", ORANGE)):
-            values = [epoch[f"{part}_{what}"] for epoch in epochs]
-            if None in values:
-                continue
-            last = f"{values[-1]:.4f}" if what == "loss" else f"{values[-1]:.2%}"
-            label = "training" if part == "train" else part
-            axis.plot(
-                number,
-                values,
-                marker=marker,
-                markersize=3.5,
-                color=colour,
-                label=f"{label}, last {last}",
-            )
-        axis.set(xlabel="epoch", ylabel=what)
-        if len(epochs) == 1:
-            axis.set_xlim(0, 2)
+    """Each metric by epoch, training and validation: loss, accuracy and all others.
+
+    Args:
+      epochs: lines of metrics.jsonl: "epoch" and "train_<metric>" and
+        "validation_<metric>". What is missing or None in a line is no point.
+      title: of the figure.
+    """
+    found = dict.fromkeys(["loss", "accuracy"])  # a set in order
+    for key in (key for epoch in epochs for key, x in epoch.items() if x is not None):
+        part, _, metric = key.partition("_")
+        if part in _PARTS:
+            found[metric] = None
+    first, last = epochs[0]["epoch"], epochs[-1]["epoch"]
+    margin = 0.05 * (last - first) or 1
+    figure, axes = style.panels(len(found), 5.5, 3.7, title, columns=2)
+    for axis, metric in zip(axes, found, strict=True):
+        for part in _PARTS:
+            _draw_metric(axis, epochs, part, metric)
+        axis.set(xlabel="epoch", ylabel=metric.replace("_", " "))
+        axis.set_xlim(first - margin, last + margin)
         axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
-        axis.grid(alpha=0.3)
-        axis.legend(loc="best", frameon=True)
-        if what == "accuracy":
+        style.clean(axis)
+        if axis.lines:
+            axis.legend(loc="best", frameon=True)
+        if metric == "accuracy":
             axis.yaxis.set_major_formatter(ticker.PercentFormatter(1))
-        else:
+        elif metric == "loss":
             axis.set_yscale("log")
-            plain = ticker.FuncFormatter(lambda value, _: f"{value:g}")
-            axis.yaxis.set_major_formatter(plain)
-            low, high = axis.get_ylim()
-            narrow = high / low < 20  # too few powers of ten to read values from
-            axis.yaxis.set_minor_formatter(plain if narrow else ticker.NullFormatter())
+            style.plain_log_ticks(axis.yaxis)
     return figure
+
+
+def _draw_metric(
+    axis: Any, epochs: Sequence[Mapping[str, Any]], part: str, metric: str
+) -> None:
+    points = [(epoch["epoch"], epoch.get(f"{part}_{metric}")) for epoch in epochs]
+    points = [(number, value) for number, value in points if value is not None]
+    if not points:
+        return
+    label, colour = _PARTS[part]
+    last = f"{points[-1][1]:.2%}" if metric == "accuracy" else f"{points[-1][1]:.4f}"
+    axis.plot(
+        *zip(*points, strict=True),
+        marker="o" if len(epochs) <= 30 else "none",
+        markersize=3.5,
+        color=colour,
+        label=f"{label}, last {last}",
+    )
 
 
 def confusion_matrix(matrix: np.ndarray, names: Sequence[str], title: str) -> Figure:
     """Counts by true and predicted class, int [K, K], with accuracy per class."""
-    right, total = matrix.trace(), matrix.sum()
-    figure = new_figure(9, 8.2, f"{title}: {right / total:.2%} of {total:,} right")
+    correct, total = matrix.trace(), matrix.sum()
+    accuracy = correct / max(total, 1)
+    side = max(8.2, 1.2 + 0.42 * len(matrix))
+    heading = f"{title}: {accuracy:.2%} of {total:,} correct"
+    figure = style.new_figure(side + 0.8, side, heading)
     axis = figure.subplots()
-    totals = np.maximum(matrix.sum(1, keepdims=True), 1)
+    share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     # The diagonal would drown the errors, so the scale is that of the errors.
-    share = matrix / totals
     errors = np.where(np.eye(len(matrix), dtype=bool), np.nan, share)
     worst = max(np.nanmax(errors), 1e-9)
     axis.imshow(errors, cmap="Oranges", vmin=0, vmax=worst * 1.6)
-    for i, row in enumerate(matrix):
-        for j, count in enumerate(row):
-            if i == j:
-                axis.add_patch(_square(i))
-            bold = "bold" if i == j else "normal"
-            colour = "white" if i == j else "black" if count else "#C0C0C0"
-            axis.text(
-                j, i, f"{count:,}", ha="center", va="center", color=colour, weight=bold
-            )
-    accuracies = [f"{row[i] / max(row.sum(), 1):.1%}" for i, row in enumerate(matrix)]
+    size = 10 if len(matrix) <= 12 else 7.5
+    for (i, j), count in np.ndenumerate(matrix):
+        if i == j:
+            axis.add_patch(Rectangle((i - 0.5, i - 0.5), 1, 1, fc=style.BLUE))
+        elif not count:
+            continue
+        colour, weight = ("white", "bold") if i == j else ("black", "normal")
+        place = {"ha": "center", "va": "center"}
+        axis.text(
+            j, i, f"{count:,}", color=colour, weight=weight, fontsize=size, **place
+        )
     ticks = range(len(names))
-    long = max(map(len, names)) > 2
-    axis.set_xticks(
-        ticks, names, rotation=45 if long else 0, ha="right" if long else "center"
-    )
+    if max(map(len, names)) > 2:
+        axis.set_xticks(ticks, names, rotation=45, ha="right", rotation_mode="anchor")
+    else:
+        axis.set_xticks(ticks, names)
     axis.set_yticks(ticks, names)
     axis.set(xlabel="predicted", ylabel="true")
     margin = axis.secondary_yaxis("right")
-    margin.set_yticks(ticks, accuracies)
-    margin.set_ylabel("right, of each true class")
+    margin.set_yticks(ticks, [f"{x:.1%}" for x in share.diagonal()])
+    margin.set_ylabel("accuracy on each true class")
     for part in (axis, margin):
         part.spines[:].set_visible(False)
         part.tick_params(length=0)
+    # Thin lines between the cells: the eye finds row and column of an error.
+    edges = np.arange(len(matrix) + 1) - 0.5
+    axis.hlines(edges, edges[0], edges[-1], color="0.9", linewidth=0.6)
+    axis.vlines(edges, edges[0], edges[-1], color="0.9", linewidth=0.6)
     return figure
 
 
@@ -107,42 +128,66 @@ def predictions(
     title: str,
     captions: Sequence[str] | None = None,
 ) -> Figure:
-    """Images beside the probability of each class.
+    """Images beside the probabilities of the classes, the 10 most probable at most.
 
     Args:
-      images: uint8 [N, 28, 28].
-      labels: int [N], or None where nobody knows them.
+      images: uint8 [N, H, W].
+      labels: int [N], or None where they are not known.
       probabilities: float [N, K].
       names: K class names.
       title: what was trained, on what.
       captions: N names of the images, if they have any.
     """
     known = labels is not None
-    texts, colours, wrongs = [], [], []
-    for i, row in enumerate(probabilities):
-        text = f"predicted {names[row.argmax()]}"
-        wrong = known and row.argmax() != labels[i]
-        if known:
-            text += f"\nactual {names[labels[i]]}" + ("  ✗" if wrong else "  ✓")
-        if captions:
-            text = f"{_shorten(captions[i])}\n{text}"
-        texts.append(text)
-        colours.append(VERMILION if wrong else "black")
-        wrongs.append(wrong)
+    predicted = probabilities.argmax(-1)
+    wrong = predicted != labels if known else np.zeros(len(images), bool)
+    texts = [f"predicted {names[label]}" for label in predicted]
+    if known:
+        texts = [
+            f"{text}\nactual {names[label]}  {'✗' if is_wrong else '✓'}"
+            for text, label, is_wrong in zip(texts, labels, wrong, strict=True)
+        ]
+    if captions:
+        texts = [
+            f"{shorten(caption, 18)}\n{text}"
+            for caption, text in zip(captions, texts, strict=True)
+        ]
     columns = min(_PAIRS, len(images))
     heading = "Predictions on test images" if known else "Predictions"
-    side = images.shape[2]
+    height, side = images.shape[1:]
     figure, axis, corners = mosaic(
-        images, texts, columns, 4 * columns, f"{heading}: {title}", 1.5 * side, colours
+        images,
+        texts,
+        columns,
+        4 * columns,
+        f"{heading}: {title}",
+        1.5 * side,
+        [style.VERMILION if is_wrong else "black" for is_wrong in wrong],
     )
     for i, (left, top) in enumerate(corners):
-        shades = [GREY] * len(names)
-        shades[probabilities[i].argmax()] = VERMILION if wrongs[i] else BLUE
-        if wrongs[i]:
-            shades[labels[i]] = GREEN
-        box = left + 1.05 * side, top, 1.4 * side, images.shape[1]
-        bars(axis, box, probabilities[i], names, shades)
+        colours = np.full(len(names), style.GREY)
+        colours[predicted[i]] = style.VERMILION if wrong[i] else style.BLUE
+        if wrong[i]:
+            colours[labels[i]] = style.BLUISH_GREEN
+        shown = _most_probable(probabilities[i], labels[i] if known else None)
+        box = left + 1.05 * side, top, 1.4 * side, height
+        short = [shorten(names[k], 14) for k in shown]
+        bars(axis, box, probabilities[i, shown], short, colours[shown])
+    if len(names) > _MOST_BARS:
+        note = f"the {_MOST_BARS} most probable of {len(names)} classes"
+        figure.supxlabel(note, fontsize=10)
     return figure
+
+
+def _most_probable(probabilities: np.ndarray, label: int | None) -> np.ndarray:
+    """The classes to draw, in their own order: int [`_MOST_BARS`] or fewer.
+
+    The true class is always among them.
+    """
+    order = np.argsort(-probabilities, kind="stable")[:_MOST_BARS]
+    if label is not None and label not in order:
+        order[-1] = label
+    return np.sort(order)
 
 
 def mistakes(
@@ -155,8 +200,8 @@ def mistakes(
 ) -> Figure:
     """The most confident mistakes, sorted; arrays as in `predictions`."""
     if not len(images):
-        figure = new_figure(6, 2, f"Mistakes: {title}")
-        figure.text(0.5, 0.4, "No test image was classified wrongly.", ha="center")
+        figure = style.new_figure(6, 2, f"Mistakes: {title}")
+        figure.text(0.5, 0.4, "Every test image was classified correctly.", ha="center")
         return figure
     which = f"The {len(images)} most confident of {num_mistakes:,}"
     if len(images) == num_mistakes:
@@ -169,40 +214,5 @@ def mistakes(
         gap = "\n" if len(names[label] + predicted) > 6 else " "
         texts.append(f"{names[label]} →{gap}{predicted}{gap}({row.max():.0%})")
     figure, _, _ = mosaic(images, texts, 8, 11.5, heading)
-    figure.supxlabel("true → predicted, with the probability given to it", fontsize=10)
+    figure.supxlabel("true → predicted (its probability)", fontsize=10)
     return figure
-
-
-def comparison(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
-    """Test error and training time of several models, as bars side by side."""
-    figure = new_figure(10, 0.45 * len(rows) + 1.5, title)
-    left, right = figure.subplots(1, 2, sharey=True)
-    models = [row["model"] for row in rows]
-    place = np.arange(len(rows))
-    errors = [100 * (1 - row["test_accuracy"]) for row in rows]
-    spreads = [100 * row["spread"] for row in rows]
-    left.barh(place, errors, xerr=spreads, color=BLUE, ecolor="black", capsize=3)
-    for i, (row, error, spread) in enumerate(zip(rows, errors, spreads, strict=True)):
-        accuracy = f" {row['test_accuracy']:.2%} right"
-        left.text(error + spread, i, accuracy, va="center", fontsize=10)
-    left.set(xlabel="test error, %", xlim=(0, 1.4 * max(errors)))
-    seconds = [row["train_seconds"] for row in rows]
-    right.barh(place, seconds, color=ORANGE)
-    for i, value in enumerate(seconds):
-        right.text(value, i, f" {value:.0f} s", va="center", fontsize=10)
-    right.set(xlabel="training time, seconds", xlim=(0, 1.2 * max(seconds)))
-    left.set_yticks(place, models)
-    left.invert_yaxis()
-    for axis in (left, right):
-        axis.spines[["top", "right"]].set_visible(False)
-    return figure
-
-
-def _square(place: int):
-    from matplotlib.patches import Rectangle
-
-    return Rectangle((place - 0.5, place - 0.5), 1, 1, color=BLUE)
-
-
-def _shorten(text: str, length: int = 18) -> str:
-    return text if len(text) <= length else f"…{text[1 - length :]}"

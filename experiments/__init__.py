@@ -1,0 +1,1 @@
+"""Studies of accuracy and speed; run as python -m experiments.<shelf>.<study>."""

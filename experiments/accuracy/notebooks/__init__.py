@@ -1,0 +1,1 @@
+"""Five common notebooks: their recipes, and what the runs show of their claims."""

@@ -1,0 +1,1 @@
+"""Hyperparameter search: a space, its trials, successive halving, a chart."""

@@ -1,0 +1,1 @@
+"""What the studies share: runs, flags, tables, charts and reports."""

@@ -1,1 +1,0 @@
-"""The competitors of `benchmark_peers.py`, each a process of its own."""

@@ -1,0 +1,1 @@
+"""Studies of speed. Free of imports: foreign interpreters load it, too."""

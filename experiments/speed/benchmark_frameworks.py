@@ -1,0 +1,245 @@
+"""How long does one epoch of the same model on the same images take?
+
+In this package, plain Flax, PyTorch and Keras, on the CPU:
+
+    python -m experiments.speed.benchmark_frameworks --dataset=mnist
+        --torch_python=path/to/python --keras_python=path/to/python
+
+PyTorch and Keras stay out of this package's environment: each flag names the Python of
+an environment that has them; without the flag they are left out. Models, batches, Adam
+and its rate are the same everywhere, in float32, without augmentation and dropout; each
+framework is used as its own documentation shows. Each is a process with its images in
+memory that has trained one epoch to warm up. They take turns, so that a change of the
+machine's speed meets all of them. A turn is one epoch, or as many as two seconds hold,
+of which the mean counts: after a pause the first tenths of a second are slow. Ratios
+are taken within a round, and given as the median over the rounds with the lowest and
+the highest. The machine's matmul rate is measured in each round, too.
+
+Writes benchmark.json, .md and .png under --workdir, after each model anew. Takes 20
+minutes on two cores.
+
+Result, on 2 cores of an AMD EPYC: speedup over the fastest of PyTorch and Keras of 13.1
+(linear), 5.9 (mlp), 1.9 (cnn), 2.6 (rnn), 1.5 (lstm) and 2.8 (gru).
+"""
+
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import app, flags
+
+from experiments.common import study_flags
+from experiments.common.machine import cpu_name
+from experiments.common.report import own_command, write_all
+from experiments.speed.frameworks import families, processes, report
+from experiments.speed.frameworks.processes import BenchmarkError
+from experiments.speed.frameworks.registry import FRAMEWORKS, INTERPRETERS, MATMUL
+from experiments.speed.timing import take_turn
+from mnist_jax import cli, data
+from mnist_jax.parallel import devices
+
+_PAUSE = 0.5  # seconds; a framework's idle threads spin for some time before they sleep
+
+
+def load_data(
+    dataset: str, num_images: int, data_dir: str | None, raw_dir: str | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 [N, 28, 28, 1] and int32 [N].
+
+    Raises:
+      BenchmarkError: there are fewer images.
+      DatasetError: see `data.load`.
+    """
+    if dataset == "synthetic":
+        rng = np.random.default_rng(0)
+        images = rng.integers(0, 256, (num_images, 28, 28, 1), np.uint8)
+        return images, rng.integers(0, 10, num_images, np.int32)
+    loaded = data.load(dataset, data_dir, raw_dir)
+    if num_images > len(loaded.train_images):
+        raise BenchmarkError(
+            f"--images={num_images}: {loaded.name} has {len(loaded.train_images)}; "
+            "give that many or fewer"
+        )
+    return loaded.train_images[:num_images], loaded.train_labels[:num_images]
+
+
+def check_images(models: list[str], num_images: int) -> None:
+    """Raises BenchmarkError where a model has less than a batch."""
+    for model in models:
+        if num_images < families.BATCH_SIZES[model]:
+            raise BenchmarkError(
+                f"--images={num_images}: a batch of {model} has "
+                f"{families.BATCH_SIZES[model]}; give that many or more"
+            )
+
+
+def choose_workers(
+    given: Mapping[str, str | None], env: dict[str, str]
+) -> dict[str, list[str]]:
+    """The command of each worker, in the order of their turns.
+
+    Args:
+      given: interpreter by key of `INTERPRETERS`; None to leave out.
+      env: of the workers.
+
+    Raises:
+      BenchmarkError: an interpreter cannot be used.
+    """
+    found = {
+        key: processes.find_interpreter(
+            f"{key}_python", python, INTERPRETERS[key].modules, env
+        )
+        for key, python in given.items()
+        if python
+    }
+    found[None] = sys.executable
+    workers = {
+        name: (found[one.interpreter], one.worker)
+        for name, one in FRAMEWORKS.items()
+        if one.interpreter in found
+    }
+    workers[MATMUL] = (sys.executable, MATMUL)
+    return {
+        name: [python, "-m", f"experiments.speed.frameworks.{module}"]
+        for name, (python, module) in workers.items()
+    }
+
+
+def measure(
+    model: str,
+    commands: Mapping[str, list[str]],
+    env: dict[str, str],
+    folder: Path,
+    threads: int,
+    rounds: int,
+    turn_seconds: float,
+) -> tuple[dict[str, dict], list[dict[str, dict]]]:
+    """Warms all workers up, then lets them take turns.
+
+    Args:
+      model: what to train.
+      commands: see `choose_workers`.
+      env: of the workers.
+      folder: holds data.npz, and takes what the workers print.
+      threads: for each framework.
+      rounds: turns of each.
+      turn_seconds: of a turn, at least.
+
+    Returns:
+      What each worker said when it was ready, and of each round what each measured.
+
+    Raises:
+      BenchmarkError: a worker died, or they train different models.
+    """
+    workers, ready, measured = {}, {}, []
+    try:
+        for name, command in commands.items():
+            arguments = {
+                "framework": name,
+                "model": model,
+                "batch_size": families.BATCH_SIZES[model],
+                "threads": threads,
+                "data": folder / "data.npz",
+            }
+            workers[name] = processes.Worker(
+                f"{name} of {model}",
+                command + [f"--{key}={value}" for key, value in arguments.items()],
+                env,
+                folder / f"{model}-{name}.log",
+            )
+            ready[name] = workers[name].read()
+            seconds = ready[name]["warm_up_seconds"]
+            say(f"{model} {name}: warm-up {seconds:.1f} s")
+        report.check_params(model, ready)
+        for number in range(1, rounds + 1):
+            turns = {}
+            for name, worker in workers.items():
+                time.sleep(_PAUSE)
+                turns[name] = take_turn(worker.run_epoch, turn_seconds)
+                say(f"{model} {name}: round {number}, {describe(turns[name])}")
+            measured.append(turns)
+    finally:
+        for worker in workers.values():
+            worker.close()
+    return ready, measured
+
+
+def describe(measured: Mapping[str, Any]) -> str:
+    """One measurement in words."""
+    if "gflops" in measured:
+        return f"{measured['gflops']:.0f} GFLOP/s"
+    return f"{measured['seconds']:.3f} s, loss {measured['loss']:.4f}"
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def define_flags() -> None:
+    for key, one in INTERPRETERS.items():
+        flags.DEFINE_string(f"{key}_python", None, f"Python that has {one.library}")
+    flags.DEFINE_list("models", list(families.BATCH_SIZES), "models to train")
+    flags.DEFINE_integer("rounds", 3, "turns of each", lower_bound=1)
+    flags.DEFINE_float("turn_seconds", 2.0, "of a turn, at least", lower_bound=0.0)
+    flags.DEFINE_integer("images", 60000, "images in an epoch", lower_bound=1)
+    flags.DEFINE_enum(
+        "dataset", "mnist", ["mnist", "synthetic"], "synthetic: noise, needs no files"
+    )
+    flags.DEFINE_integer(
+        "threads", None, "per framework (default: the cores of this process)", 1
+    )
+    study_flags.define_folders("runs/benchmark")
+
+
+def study() -> None:
+    given = flags.FLAGS
+    models = study_flags.names("models", given.models, list(families.BATCH_SIZES))
+    check_images(models, given.images)
+    workdir = study_flags.workdir(given) or Path("runs/benchmark")
+    threads = given.threads or devices.count_cores()
+    env = processes.environment(threads)
+    interpreters = {key: given[f"{key}_python"].value for key in INTERPRETERS}
+    commands = choose_workers(interpreters, env)
+    images, labels = load_data(
+        given.dataset, given.images, given.data_dir, given.raw_dir
+    )
+    content: dict[str, Any] = {
+        "dataset": given.dataset,
+        "images": given.images,
+        "rounds": given.rounds,
+        "threads": threads,
+        "cpu": cpu_name(),
+        "python": platform.python_version(),
+        "command": own_command(),
+        "versions": {},
+        "models": [],
+    }
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        np.savez(folder / "data.npz", images=images, labels=labels)
+        for model in models:
+            ready, rounds = measure(
+                model, commands, env, folder, threads, given.rounds, given.turn_seconds
+            )
+            content["versions"] = {x: one["versions"] for x, one in ready.items()}
+            row = report.summarize(model, len(images), ready, rounds)
+            content["models"].append(row)
+            files = {
+                "benchmark.json": content,
+                "benchmark.md": report.to_markdown(content),
+                "benchmark.png": report.draw(content),
+            }
+            write_all(workdir, files)
+    print(report.make_table(content["models"]).to_text())
+
+
+main = cli.make_main(study, "models that are finished are in the workdir")
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)

@@ -1,0 +1,1 @@
+"""The parts of benchmark_frameworks.py. Free of imports: see `protocol`."""

@@ -1,0 +1,119 @@
+"""The benchmark's side of its workers."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from experiments.common.machine import ROOT
+from mnist_jax.errors import UserError
+
+
+class BenchmarkError(UserError):
+    """The benchmark cannot go on."""
+
+
+def environment(threads: int) -> dict[str, str]:
+    """What all workers run under: CPU alone, `threads` threads in every framework."""
+    pools = ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM", "NUMEXPR")
+    return {
+        **os.environ,
+        **{f"{pool}_NUM_THREADS": str(threads) for pool in pools},
+        "PJRT_NPROC": str(threads),  # XLA's own pool
+        "JAX_PLATFORMS": "cpu",
+        "CUDA_VISIBLE_DEVICES": "-1",
+        "KERAS_BACKEND": "tensorflow",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+
+
+def find_interpreter(flag: str, python: str, modules: str, env: dict) -> str:
+    """The path of a competitor's interpreter, which can start.
+
+    Args:
+      flag: the flag that named the interpreter.
+      python: its path, or its name in PATH.
+      modules: what it has to be able to import, as in "keras, tensorflow".
+      env: see `environment`.
+
+    Raises:
+      BenchmarkError: it cannot.
+    """
+    # Workers have another working directory.
+    path = os.path.abspath(python) if os.sep in python else python
+    remedy = f"give an interpreter that has {modules}, or leave the flag out"
+    try:
+        done = subprocess.run(
+            [path, "-c", f"import {modules}"], cwd=ROOT, env=env, capture_output=True
+        )
+    except OSError as error:
+        raise BenchmarkError(f"--{flag}={python}: {error.strerror}: {remedy}") from None
+    if done.returncode:
+        raise BenchmarkError(f"--{flag}={python}: {_tail(done.stderr, 1)}: {remedy}")
+    return path
+
+
+class Worker:
+    """A process that trains one model in one framework; see `protocol.py`."""
+
+    def __init__(self, name: str, command: list[str], env: dict, log: Path):
+        """Starts it.
+
+        Args:
+          name: for messages.
+          command: what to run.
+          env: see `environment`.
+          log: where all that it prints goes.
+        """
+        self._name, self._log = name, log
+        replies, its_end = os.pipe()
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                [*command, f"--replies={its_end}"],
+                cwd=ROOT,
+                env=env,
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                pass_fds=[its_end],
+                bufsize=0,
+            )
+        os.close(its_end)
+        self._replies = os.fdopen(replies)
+
+    def read(self) -> dict[str, Any]:
+        """The next reply.
+
+        Raises:
+          BenchmarkError: the worker died.
+        """
+        line = self._replies.readline()
+        if not line:
+            status = self._process.wait()
+            raise BenchmarkError(
+                f"{self._name} ended with status {status}: "
+                f"{_tail(self._log.read_bytes(), 3)}"
+            )
+        return json.loads(line)
+
+    def run_epoch(self) -> dict[str, Any]:
+        """Trains one epoch; raises as `read` does."""
+        try:
+            self._process.stdin.write(b"epoch\n")
+        except BrokenPipeError:
+            pass  # `read` says why
+        return self.read()
+
+    def close(self) -> None:
+        """Ends the process, which has nothing to save."""
+        self._process.kill()
+        self._process.wait()
+        self._process.stdin.close()
+        self._replies.close()
+
+
+def _tail(output: bytes, num_lines: int) -> str:
+    """The last lines that say something, as one line."""
+    lines = [x.strip() for x in output.decode(errors="replace").splitlines()]
+    return " | ".join([x for x in lines if x][-num_lines:]) or "it said nothing"

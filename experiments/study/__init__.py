@@ -1,1 +1,0 @@
-"""What the studies share: many runs, their figures, the page beside them."""

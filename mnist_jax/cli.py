@@ -1,0 +1,139 @@
+"""How a program starts and ends: its flags, signals, and one line for an error.
+
+`launch.py` and the studies in experiments/ are programs. Flags of settings are made
+from the settings' own fields.
+"""
+
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
+
+from absl import flags, logging
+
+from mnist_jax import compilation_cache
+from mnist_jax.config import PRESET_SETTINGS, SETTINGS
+from mnist_jax.errors import EXPECTED
+from mnist_jax.parallel import multihost
+from mnist_jax.settings import ConfigError
+from mnist_jax.signals import Interrupted
+
+flags.disclaim_key_flags()  # `--help` shows them as the program's own
+
+
+def define_settings(
+    names: Iterable[str] = SETTINGS, **defaults: Any
+) -> list[flags.FlagHolder]:
+    """Defines a flag for each setting; None, the default, stands for "not given".
+
+    Args:
+      names: of settings.
+      **defaults: by name, where there is another one.
+    """
+    return [_define(SETTINGS[name], defaults.get(name)) for name in names]
+
+
+def _define(one: Any, default: Any) -> flags.FlagHolder:
+    owners = f" [{', '.join(one.models)}]" if one.models else ""
+    known = "the preset's" if one.name in PRESET_SETTINGS else one.default
+    # Where there is a default absl adds it.
+    where = "" if default is not None or known is None else f" (default: {known})"
+    text = one.help + owners + where
+    if one.choices:
+        return flags.DEFINE_enum(one.name, default, list(one.choices), text)
+    define = {
+        bool: flags.DEFINE_boolean,
+        int: flags.DEFINE_integer,
+        float: flags.DEFINE_float,
+        str: flags.DEFINE_string,
+        tuple: flags.DEFINE_string,
+    }[one.kind]
+    return define(one.name, default, text)
+
+
+def given_settings(holders: Iterable[flags.FlagHolder]) -> dict[str, Any]:
+    """What the command line says, as `make_config` takes it.
+
+    Raises:
+      ConfigError: several numbers cannot be read as such.
+    """
+    values = {holder.name: holder.value for holder in holders}
+    return {
+        name: SETTINGS[name].parse(value)
+        if SETTINGS[name].kind is tuple and value is not None
+        else value
+        for name, value in values.items()
+    }
+
+
+def make_main(
+    body: Callable[[], None],
+    go_on: str = "the same command goes on from there",
+    keeps_programs: Callable[[], bool] = lambda: True,
+) -> Callable[[Sequence[str]], None]:
+    """The `main` that absl's `app.run` takes.
+
+    Args:
+      body: the program; reads its own flags.
+      go_on: what to do after Ctrl-C or SIGTERM.
+      keeps_programs: whether to use the compilation cache; asked when flags are read.
+    """
+
+    def main(argv: Sequence[str]) -> None:
+        signal.signal(signal.SIGTERM, _terminate)
+        if not flags.FLAGS["verbosity"].present:
+            # The libraries report each of their steps at level INFO, absl's default.
+            logging.set_verbosity(logging.WARNING)
+        if sys.stdout is not None:
+            # A file's name may have letters that the terminal lacks.
+            sys.stdout.reconfigure(errors="backslashreplace")
+        try:
+            if len(argv) > 1:
+                raise ConfigError(f"{argv[1]!r} is not a flag: write --name=value")
+            if keeps_programs():
+                compilation_cache.start()
+            body()
+            _flush()
+        except EXPECTED as error:
+            _end(1, f"error: {_one_line(error)}")
+        except Interrupted as stop:
+            _end(128 + stop.signal_number, f"{stop}; {go_on}")
+        except KeyboardInterrupt:
+            _end(128 + signal.SIGINT, f"stopped; {go_on}")
+        except Exception:
+            if not multihost.is_multiprocess():
+                raise
+            _end(1, traceback.format_exc())
+
+    return main
+
+
+def _terminate(number, frame) -> NoReturn:
+    """Ends the program in order where the training loop does not listen."""
+    raise Interrupted("stopped by SIGTERM", number)
+
+
+def _flush() -> None:
+    """Writes what is printed, so that a full disk is an error as any other."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except OSError:
+        sys.stdout = None  # else Python tries again at its end, with a traceback
+        raise
+
+
+def _one_line(error: Exception) -> str:
+    """The message; what the system says of a file, with the file first."""
+    if isinstance(error, OSError) and error.strerror:
+        where = error.filename or "the output"
+        remedy = "make room there, or give another place"
+        return f"{where}: {error.strerror}: {remedy}"
+    return " ".join(str(error).split())
+
+
+def _end(status: int, text: str) -> NoReturn:
+    print(text, file=sys.stderr, flush=True)
+    multihost.hard_exit(status)

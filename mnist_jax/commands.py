@@ -1,0 +1,172 @@
+"""What `launch.py` does: one function for each mode, which prints what it found."""
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mnist_jax import data, images, plots, predict, records, tensorboard, training
+from mnist_jax import workdir as workdir_lib
+from mnist_jax.config import Config, ConfigError, absolute_folder, make_config
+from mnist_jax.errors import EXPECTED
+from mnist_jax.parallel import devices, multihost
+
+# The flags that a mode takes, beside those that any program takes.
+TAKEN = {
+    "evaluate": ("workdir", "data_dir", "raw_dir"),
+    "predict": ("workdir", "images"),
+    "plot": ("workdir",),
+}
+MODES = ("train", *TAKEN)
+
+
+def check_flags(mode: str, given: Sequence[str]) -> None:
+    """Refuses flags that have no effect, and asks for those that are missing.
+
+    Args:
+      mode: in `MODES`.
+      given: names of the flags on the command line that not every program has.
+    """
+    if mode == "train":
+        if "images" in given:
+            raise ConfigError(
+                "--images has no effect without --mode=predict: give that, or leave it "
+                "out"
+            )
+        return
+    for name in given:
+        if name not in TAKEN[mode]:
+            raise ConfigError(
+                f"--{name} has no effect with --mode={mode}, which takes the run's own "
+                "settings: leave it out"
+            )
+    if "workdir" not in given:
+        raise ConfigError(
+            f"--mode={mode} needs --workdir: give the folder of a trained run"
+        )
+
+
+def train(
+    settings: Mapping[str, Any],
+    workdir: str | None,
+    overwrite: bool,
+    writes_events: bool,
+    processes: Mapping[str, Any],
+) -> None:
+    """Trains a run, or goes on with it, draws its figures and prints its score.
+
+    Args:
+      settings: of `make_config`; None for those that are not given.
+      workdir: the run's folder; None for runs/<dataset>-<model>-<seed>.
+      overwrite: replace the run that is there.
+      writes_events: for TensorBoard.
+      processes: see `devices.start`.
+    """
+    make_config(**settings)  # wrong settings are told before data is fetched
+    folder = None if workdir is None else workdir_lib.parse(workdir)
+    if writes_events:
+        tensorboard.check()
+    devices.start(settings["num_devices"] or 0, **processes)
+    with _together():
+        dataset = data.prepare(
+            settings["dataset"], settings["data_dir"], settings["raw_dir"]
+        )
+        config = make_config(**settings | {"dataset": dataset} | {
+            # In the record, where the data are does not depend on where one stands.
+            name: absolute_folder(settings[name]) for name in ("data_dir", "raw_dir")
+        })  # fmt: skip
+    folder = folder or default_workdir(config)
+    events = tensorboard.EventFiles(folder) if writes_events else None
+    starts = []
+
+    def on_epochs(epochs):
+        starts.append(len(epochs))
+        if events:
+            events.write(epochs)
+
+    result = training.train_and_evaluate(config, folder, overwrite, on_epochs)
+    with _together():
+        if multihost.is_main_process():
+            if events:
+                events.write(records.read_metrics(folder))
+            plots.draw_all(folder)
+            if not starts:
+                print(f"{folder} was complete before; --overwrite trains it again")
+            _print_result(result, folder)
+
+
+def default_workdir(config: Config) -> Path:
+    return Path("runs") / f"{config.dataset}-{config.model}-{config.seed}"
+
+
+@contextlib.contextmanager
+def _together() -> Iterator[None]:
+    """Of several processes all go on, or all end with a line."""
+    with multihost.translate_lost_process():
+        with multihost.propagate_errors(EXPECTED):
+            yield
+
+
+def _print_result(result: Mapping[str, Any], workdir: Path) -> None:
+    print(
+        f"test accuracy {result['test_accuracy']:.2%}, loss {result['test_loss']:.4f} "
+        f"on the {result['num_test_images']:,} test images of {result['dataset']}\n"
+        f"trained {result['epochs']} epochs in {result['train_seconds']:.1f} s, "
+        f"compiled in {result['compile_seconds']:.1f} s\n"
+        f"records in {workdir}, figures in {workdir / records.FIGURES}"
+    )
+
+
+def evaluate(workdir: str, data_dir: str | None, raw_dir: str | None) -> None:
+    """Prints the scores of the run's last checkpoint."""
+    folder = workdir_lib.parse(workdir)
+    devices.start()
+    found = predict.evaluate(folder, data_dir, raw_dir)
+    if not found.is_complete:
+        print(
+            f"unfinished: {found.epoch} of {found.num_epochs} epochs are trained; the "
+            "test set is scored at the end"
+        )
+    for part, score in found.scores.items():
+        print(
+            f"{part} accuracy {score['accuracy']:.2%}, loss {score['loss']:.4f} on "
+            f"{score['num_images']:,} images of {found.dataset}"
+        )
+
+
+def predict_images(workdir: str, paths: Sequence[str] | None) -> None:
+    """Prints and draws the predictions for image files."""
+    if not paths:
+        raise ConfigError(
+            "--mode=predict needs --images: give files, as in --images=a.png,b.png"
+        )
+    folder = workdir_lib.parse(workdir)
+    config = predict.load_config(folder)
+    source = data.DATASETS[config.dataset]
+    pictures = np.stack([images.read_image(p, source.image_shape[:2]) for p in paths])
+    devices.start()
+    probabilities = predict.predict(folder, pictures)
+    names = source.class_names
+    for path, row in zip(paths, probabilities, strict=True):
+        shares = "  ".join(
+            f"{name} {share:.3f}" for name, share in zip(names, row, strict=True)
+        )
+        print(f"{path}: {names[row.argmax()]} ({row.max():.1%})  [{shares}]")
+    figure = plots.draw_image_predictions(
+        folder / records.FIGURES / "images.png",
+        [os.fsencode(Path(path).name).decode(errors="replace") for path in paths],
+        pictures,
+        probabilities,
+        names,
+        f"{config.model} trained on {config.dataset}",
+    )
+    print(f"figure in {figure}")
+
+
+def plot(workdir: str) -> None:
+    """Draws the run's figures again and prints their paths."""
+    for path in plots.draw_all(workdir_lib.parse(workdir)):
+        print(path)

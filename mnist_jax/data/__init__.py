@@ -1,0 +1,22 @@
+"""Data sets as uint8 arrays, prepared once by tfds and read without TensorFlow.
+
+`mnist`, `fashion_mnist` and `kmnist` come from prepared files, raw IDX files or the
+network; `digits` is embedded in scikit-learn and needs none of them.
+"""
+
+from mnist_jax.data.dataset import Dataset, DatasetError
+from mnist_jax.data.loading import load, prepare, prepared_sha256
+from mnist_jax.data.sources import DATASETS, NAMES, Source
+from mnist_jax.data.splits import split_validation
+
+__all__ = [
+    "DATASETS",
+    "NAMES",
+    "Dataset",
+    "DatasetError",
+    "Source",
+    "load",
+    "prepare",
+    "prepared_sha256",
+    "split_validation",
+]

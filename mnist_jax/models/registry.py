@@ -1,0 +1,57 @@
+"""The models by name, and the settings that they declare.
+
+To add a model, write a file in this folder: a Flax module under `register`, whose
+fields that a person may set are made by `settings.setting`. Flags, checks, help and
+sweeps follow.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+
+from mnist_jax.presets import PRESETS
+from mnist_jax.settings import Setting, settings_of
+
+MODELS: dict[str, type[nn.Module]] = {}
+
+
+def register(name: str) -> Callable[[type[nn.Module]], type[nn.Module]]:
+    """Enters the decorated module in `MODELS`."""
+
+    def enter(module: type[nn.Module]) -> type[nn.Module]:
+        MODELS[name] = module
+        return module
+
+    return enter
+
+
+def load_all(folder: list[str]) -> None:
+    """Imports every file of a package's folder; models with a preset come first."""
+    for file in pkgutil.iter_modules(folder):
+        importlib.import_module(f"mnist_jax.models.{file.name}")
+    for name in [*PRESETS, *(n for n in MODELS if n not in PRESETS)]:
+        MODELS[name] = MODELS.pop(name)
+
+
+def make_model(name: str, num_classes: int, **settings: Any) -> nn.Module:
+    """The module of that name, for so many classes; its own defaults where not set."""
+    return MODELS[name](num_classes=num_classes, **settings)
+
+
+def owned_settings() -> list[tuple[Setting, list[str]]]:
+    """The settings that models declare, each with the names of those that have it."""
+    found: dict[str, tuple[Setting, list[str]]] = {}
+    for model, module in MODELS.items():
+        for name, one in settings_of(module).items():
+            found.setdefault(name, (one, []))[1].append(model)
+    return list(found.values())
+
+
+def default_settings(name: str) -> dict[str, Any]:
+    """The settings of one model and its defaults."""
+    if name not in MODELS:
+        return {}
+    return {n: one.default for n, one in settings_of(MODELS[name]).items()}

@@ -1,0 +1,124 @@
+"""The palette and the style of every figure; matplotlib without pyplot."""
+
+import io
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import ticker
+from matplotlib.figure import Figure
+
+# Okabe and Ito, "Color Universal Design" (2008): colour-blind readers can tell them
+# apart.
+BLACK = "#000000"
+ORANGE = "#E69F00"
+SKY_BLUE = "#56B4E9"
+BLUISH_GREEN = "#009E73"
+YELLOW = "#F0E442"
+BLUE = "#0072B2"
+VERMILION = "#D55E00"
+REDDISH_PURPLE = "#CC79A7"
+GREY = "#999999"
+
+# Without yellow, which is too light for a line on white.
+COLOURS = (BLUE, VERMILION, BLUISH_GREEN, ORANGE, REDDISH_PURPLE, SKY_BLUE, BLACK)
+DASHES = ("-", "--", ":", "-.")
+MARKERS = "osD^vP*X"
+
+_DPI = 150
+
+
+def new_figure(width: float, height: float, title: str) -> Figure:
+    """An empty figure; width and height in inches."""
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    figure.suptitle(title, fontsize=13)
+    return figure
+
+
+def panels(
+    number: int, width: float, height: float, title: str, columns: int = 4, **kwargs
+) -> tuple[Figure, np.ndarray]:
+    """A figure of `number` panels, each `width` x `height` inches.
+
+    Args:
+      number: of panels, 1 or more.
+      width: of a panel.
+      height: of a panel.
+      title: of the figure.
+      columns: panels in a row, at most.
+      **kwargs: for `Figure.subplots`, as sharex and sharey.
+
+    Returns:
+      (figure, its Axes: object [number]).
+    """
+    columns = min(columns, number)
+    rows = -(-number // columns)
+    figure = new_figure(width * columns, height * rows + 0.5, title)
+    axes = figure.subplots(rows, columns, squeeze=False, **kwargs).ravel()
+    for axis in axes[number:]:
+        axis.remove()
+    return figure, axes[:number]
+
+
+def to_png(figure: Figure) -> bytes:
+    """The figure as a PNG file; equal figures give equal bytes."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        # A file's name may have letters that the font lacks; a box stands for them.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def series_style(number: int, marker: bool = False) -> dict[str, str]:
+    """Keyword arguments of `Axes.plot` for series `number`, 0 or more.
+
+    The colours are used up before the dashes change; markers change with each series.
+    """
+    style = {
+        "color": COLOURS[number % len(COLOURS)],
+        "linestyle": DASHES[number // len(COLOURS) % len(DASHES)],
+    }
+    return style | ({"marker": MARKERS[number % len(MARKERS)]} if marker else {})
+
+
+def clean(axis: Any, grid: str = "both") -> None:
+    """Removes the frame's top and right and draws a faint grid, 'x', 'y' or 'both'."""
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(alpha=0.3, axis=grid)
+    axis.set_axisbelow(True)
+
+
+def legend_below(figure: Figure, handles: Sequence[Any]) -> None:
+    """One legend under all panels, in as few rows as the figure's width allows."""
+    widths = [0.7 + 0.09 * len(x.get_label()) for x in handles]  # about, inches
+    for rows in range(1, len(handles) + 1):
+        columns = [widths[i : i + rows] for i in range(0, len(widths), rows)]
+        if sum(map(max, columns)) < figure.get_figwidth():
+            break
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=len(columns), frameon=False
+    )
+
+
+def plain_log_ticks(axis: Any) -> None:
+    """Enough ticks without exponents on a logarithmic axis.
+
+    Args:
+      axis: matplotlib's XAxis or YAxis; its limits must have been set.
+    """
+    low, high = sorted(axis.get_view_interval())
+    if high / low < 4:  # 1, 2 and 5 would be too few ticks
+        axis.set_major_locator(ticker.MaxNLocator(5, steps=(1, 2, 2.5, 5, 10)))
+    else:
+        many, few = (1, 2, 3, 5, 7), (1, 2, 5)
+        subs = many if high / low < 30 else few if high / low < 100 else (1,)
+        axis.set_major_locator(ticker.LogLocator(subs=subs))
+    axis.set_major_formatter(ticker.FuncFormatter(plain_number))
+    axis.set_minor_formatter(ticker.NullFormatter())
+
+
+def plain_number(value: float, _: Any = None) -> str:
+    """'12,000', '1.5' or '0.02': without an exponent from a ten thousandth upwards."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:g}"

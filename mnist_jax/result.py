@@ -1,0 +1,80 @@
+"""The end of a run: the test set scored once, and what the figures need."""
+
+import importlib.metadata
+import platform
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+import mnist_jax
+from mnist_jax import metrics, records
+from mnist_jax.parallel import devices
+from mnist_jax.plots import select_examples
+from mnist_jax.training_setup import Setup
+
+_NUM_SAMPLES = 40  # training images kept to be shown
+
+
+def conclude(
+    setup: Setup,
+    workdir: Path,
+    params: Any,
+    compile_seconds: float,
+    train_seconds: float,
+) -> dict[str, Any]:
+    """Scores the test set and writes predictions.npz and result.json."""
+    dataset, config = setup.dataset, setup.config
+    logits = setup.predict(params, dataset.test_images)
+    scores = metrics.score(logits, dataset.test_labels)
+    num_classes = len(dataset.class_names)
+    matrix = metrics.confusion_matrix(
+        logits.argmax(-1), dataset.test_labels, num_classes
+    )
+    probabilities = metrics.softmax(logits)
+    shown = select_examples(probabilities, dataset.test_labels)
+    rng = np.random.default_rng(config.seed)
+    samples = rng.permutation(len(dataset.train_labels))[:_NUM_SAMPLES]
+    records.write_predictions(
+        workdir,
+        records.Predictions(
+            probabilities=probabilities,
+            labels=dataset.test_labels,
+            shown=shown,
+            shown_images=dataset.test_images[shown, ..., 0],
+            sample_images=dataset.train_images[samples, ..., 0],
+            sample_labels=dataset.train_labels[samples],
+        ),
+    )
+    result = {
+        "model": config.model,
+        "dataset": dataset.name,
+        "provenance": dataset.provenance,
+        "class_names": list(dataset.class_names),
+        **{f"test_{name}": value for name, value in scores.items()},
+        "per_class_accuracy": metrics.per_class_accuracy(matrix),
+        "confusion_matrix": matrix.tolist(),
+        "num_params": sum(leaf.size for leaf in jax.tree.leaves(params)),
+        "num_train_images": len(setup.train_indices),
+        "num_validation_images": len(setup.validation_indices),
+        "num_test_images": len(dataset.test_labels),
+        "epochs": config.epochs,
+        "compile_seconds": compile_seconds,
+        "train_seconds": train_seconds,
+        "versions": versions(),
+        "device": devices.describe(setup.trainer.devices),
+    }
+    records.write_result(workdir, result)
+    return result
+
+
+def versions() -> dict[str, str]:
+    """Of what decides the numbers."""
+    names = ("jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets")
+    found = {name: importlib.metadata.version(name) for name in names}
+    return {
+        "mnist_jax": mnist_jax.__version__,
+        "python": platform.python_version(),
+        **found,
+    }

@@ -1,0 +1,230 @@
+"""Training: a config and a folder in, a finished run in that folder out."""
+
+import concurrent.futures
+import contextlib
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from mnist_jax import metrics, records, snapshot, training_setup
+from mnist_jax import workdir as workdir_lib
+from mnist_jax.checkpoints import Checkpoints
+from mnist_jax.config import Config
+from mnist_jax.errors import EXPECTED, UserError
+from mnist_jax.parallel import multihost, placement
+from mnist_jax.progress import Progress
+from mnist_jax.result import conclude
+from mnist_jax.signals import Interrupted, NotedSignals
+from mnist_jax.snapshot import Clock, Epochs
+from mnist_jax.stored_run import check_workdir
+from mnist_jax.training_setup import Setup
+
+
+class TrainingError(UserError):
+    """Training cannot go on; the message has the likely cause."""
+
+
+def train_and_evaluate(
+    config: Config,
+    workdir: Path,
+    overwrite: bool = False,
+    on_epochs: Callable[[Epochs], None] = lambda epochs: None,
+) -> dict[str, Any] | None:
+    """Trains, or goes on training, and scores the test set once at the end.
+
+    Of several processes all call this, and the main one alone reads and writes
+    `workdir`.
+
+    Args:
+      config: the run's settings.
+      workdir: the run's folder, see `records.py`.
+      overwrite: replace a run that `workdir` already holds.
+      on_epochs: called with all lines of metrics.jsonl when training starts or goes on,
+        and whenever there is a new one; not for a run that is complete.
+
+    Returns:
+      The content of result.json; None in processes other than the main one.
+
+    Raises:
+      UserError: settings, data, a device or the folder do not serve (nothing was
+        changed), another process failed, or the loss is not finite.
+      Interrupted: SIGINT or SIGTERM came; the run was saved.
+    """
+    with multihost.translate_lost_process(), contextlib.ExitStack() as held:
+        result = _in_main(lambda: None if overwrite else check_workdir(config, workdir))
+        if any(multihost.all_max(result is not None)):
+            return result
+        with multihost.propagate_errors(EXPECTED):
+            setup = training_setup.prepare(config)
+        if multihost.is_multiprocess():
+            multihost.check_same(training_setup.fingerprint(setup))
+        opened = _in_main(lambda: _open(held, setup, workdir, overwrite))
+        result, checkpoints = opened or (None, None)
+        if any(multihost.all_max(result is not None)):
+            return result
+        params, clock = fit(setup, workdir, checkpoints, on_epochs)
+        return _in_main(
+            lambda: conclude(setup, workdir, params, clock.compile, clock.train)
+        )
+
+
+def _in_main(function: Callable[[], Any]) -> Any:
+    """What `function` gives in the main process; where it fails, all fail."""
+    with multihost.propagate_errors(EXPECTED):
+        return function() if multihost.is_main_process() else None
+
+
+def _open(
+    held: contextlib.ExitStack, setup: Setup, workdir: Path, overwrite: bool
+) -> tuple[dict[str, Any] | None, Checkpoints | None]:
+    """Locks `workdir` until `held` closes; a result if another process was faster."""
+    config, sha256 = setup.config, setup.dataset.sha256
+    held.enter_context(workdir_lib.lock(workdir))
+    if not overwrite and (result := check_workdir(config, workdir, sha256)):
+        return result, None
+    workdir_lib.initialise(workdir, config.to_dict(), sha256, overwrite)
+    return None, held.enter_context(Checkpoints(workdir, config.identity()))
+
+
+def fit(
+    setup: Setup,
+    workdir: Path,
+    checkpoints: Checkpoints | None,
+    on_epochs: Callable[[Epochs], None],
+) -> tuple[Any, Clock]:
+    """Trains to the last epoch, from the last checkpoint if there is one.
+
+    Args:
+      setup: what to train.
+      workdir: the run's folder.
+      checkpoints: None in processes other than the main one, which write nothing.
+      on_epochs: see `train_and_evaluate`; called in the main process alone.
+
+    Returns:
+      (params, clock) at the end.
+
+    Raises:
+      UserError, Interrupted: see `train_and_evaluate`.
+    """
+    config, trainer = setup.config, setup.trainer
+    num_steps, batch_size = trainer.num_steps, config.batch_size
+    total = config.epochs * num_steps
+    writes = checkpoints is not None
+    clock, epochs = snapshot.restore(trainer, checkpoints)
+    done = int(trainer.state.step)
+    if writes:
+        # Those after the checkpoint are made again.
+        records.write_metrics(workdir, epochs)
+        on_epochs(epochs)
+    trainer.start_epoch(done // num_steps)
+    clock = clock._replace(compile=clock.compile + _compile(setup))
+
+    saved = time.monotonic()
+    bar = Progress(
+        config.epochs, num_steps * batch_size, done * batch_size, is_silent=not writes
+    )
+    with bar as progress, NotedSignals() as signals:
+        while done < total:
+            epoch, first = divmod(done, num_steps)
+            if first == 0:
+                trainer.start_epoch(epoch)
+            last = min(num_steps, first + trainer.chunk_steps)
+            seconds = trainer.run(first, last)
+            history = trainer.metrics()
+            clock = clock.add(seconds)
+            _check_loss(history["loss"][first:last], done, config)
+            done += last - first
+            if done == total:
+                _check_params(trainer.state.params, config)
+            progress.update(
+                (last - first) * batch_size,
+                history["loss"][first:last].mean(),
+                history["accuracy"][first:last].mean(),
+            )
+            # Processes that did not do the same chunks would wait for ever.
+            stop, trainer.chunk_steps = multihost.all_max(
+                signals.received, trainer.chunk_steps
+            )
+            is_due = time.monotonic() - saved >= config.checkpoint_every
+            with multihost.propagate_errors(EXPECTED):
+                if writes and last == num_steps:
+                    epochs.append(_measure(setup, history, done, clock.epoch))
+                    records.write_metrics(workdir, epochs)
+                    on_epochs(epochs)
+                    progress.end_epoch(epochs[-1])
+                if last == num_steps:
+                    clock = clock._replace(epoch=0.0)
+                if writes and (is_due or stop or done == total):
+                    snapshot.save(trainer, checkpoints, clock, epochs)
+                    saved = time.monotonic()
+            if stop and done < total:
+                raise Interrupted(
+                    f"stopped by {signal.Signals(stop).name} after step {done} of "
+                    f"{total}; the run is saved in {workdir}",
+                    stop,
+                )
+    return trainer.state.params, clock
+
+
+def _compile(setup: Setup) -> float:
+    """Compiles both programs, so that timings exclude it; returns the seconds."""
+    began = time.perf_counter()
+    images, trainer = setup.dataset.train_images[:1], setup.trainer
+    # The chunk is given the state's own arrays, so prediction needs others.
+    params = placement.replicate(jax.device_get(trainer.state.params), trainer.devices)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        predicted = pool.submit(setup.predict, params, images)
+        trainer.compile()
+        predicted.result()
+    return time.perf_counter() - began
+
+
+def _check_loss(losses: np.ndarray, done: int, config: Config) -> None:
+    bad = np.flatnonzero(~np.isfinite(losses))
+    if len(bad):
+        _diverged(f"the loss is {losses[bad[0]]} at step {done + bad[0] + 1}", config)
+
+
+def _check_params(params: Any, config: Config) -> None:
+    """The last step's own update, which no later loss would show."""
+    leaves = jax.tree.leaves(jax.device_get(params))
+    if not all(np.isfinite(leaf).all() for leaf in leaves):
+        _diverged("the last step made parameters that are not finite", config)
+
+
+def _diverged(what: str, config: Config) -> None:
+    raise TrainingError(
+        f"{what}: most likely the learning rate is too high; lower --learning_rate "
+        f"(now {config.learning_rate:g}) or set --clip_norm (now "
+        f"{config.clip_norm:g}), and train again with --overwrite"
+    )
+
+
+def _measure(
+    setup: Setup, history: dict[str, np.ndarray], done: int, seconds: float
+) -> dict[str, Any]:
+    """One line of metrics.jsonl; the training part is the mean over its batches."""
+    num_steps, indices = setup.trainer.num_steps, setup.validation_indices
+    scores = dict.fromkeys(metrics.EPOCH_METRICS)
+    if len(indices):
+        dataset = setup.dataset
+        logits = setup.predict(
+            setup.trainer.state.params, dataset.train_images[indices]
+        )
+        scores = metrics.score(logits, dataset.train_labels[indices])
+    names = ("loss", *metrics.STEP_METRICS)
+    means = {name: float(history[name].mean(dtype=np.float64)) for name in names}
+    return {
+        "epoch": done // num_steps,
+        # A metric that is new to a run that went on is known from its next epoch on.
+        **{f"train_{k}": x if np.isfinite(x) else None for k, x in means.items()},
+        **{f"validation_{name}": value for name, value in scores.items()},
+        "learning_rate": float(setup.schedule(done - 1)),
+        "seconds": seconds,
+        "images_per_second": num_steps * setup.config.batch_size / seconds,
+    }

@@ -1,0 +1,198 @@
+"""What a config stands for: the data, the first state and the compiled programs."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
+
+from mnist_jax import augment, data, digests, flops, models, optim, train_step
+from mnist_jax.config import SETTINGS, Config, ConfigError
+from mnist_jax.parallel import devices as devices_lib
+from mnist_jax.parallel import programs
+from mnist_jax.trainer import Trainer
+
+_MAX_STEPS = 2**31 - 1  # that an int32 counts
+
+
+class Setup(NamedTuple):
+    """Everything that training needs."""
+
+    config: Config
+    dataset: data.Dataset
+    train_indices: np.ndarray  # int [N], of the training set
+    validation_indices: np.ndarray  # int [M], of the training set
+    schedule: optax.Schedule  # compiled
+    trainer: Trainer
+    predict: Callable  # see programs.make_predict
+
+
+def prepare(config: Config) -> Setup:
+    """Loads the data and builds the programs; writes nothing.
+
+    Raises:
+      ConfigError, DatasetError, DeviceError: see their messages.
+    """
+    dataset = data.load(config.dataset, config.data_dir, config.raw_dir)
+    train_indices, validation_indices = data.split_validation(
+        dataset.train_labels, config.validation_fraction, config.seed
+    )
+    model = build_model(
+        config, dataset.train_images.shape[1:], len(dataset.class_names)
+    )
+    num_steps = count_steps(config, len(train_indices))
+    schedule = optim.make_schedule(
+        config.schedule, config.learning_rate, num_steps * config.epochs
+    )
+    trainer = make_trainer(
+        config,
+        model,
+        schedule,
+        dataset.train_images,
+        dataset.train_labels,
+        train_indices,
+    )
+    return Setup(
+        config=config,
+        dataset=dataset,
+        train_indices=train_indices,
+        validation_indices=validation_indices,
+        # Compiled as a whole: one by one its operations take a second at first.
+        schedule=jax.jit(schedule),
+        trainer=trainer,
+        predict=programs.make_predict(
+            train_step.make_eval_step(model), trainer.devices
+        ),
+    )
+
+
+def build_model(
+    config: Config, image_shape: tuple[int, ...], num_classes: int
+) -> nn.Module:
+    """The module that `config` names.
+
+    Raises:
+      ConfigError: the images are too small for it.
+    """
+    model = models.make_model(config.model, num_classes, **config.model_settings())
+    height, width, channels = image_shape
+    try:
+        shapes = train_step.init_params_shapes(model, image_shape)
+        fits = all(0 not in leaf.shape for leaf in jax.tree.leaves(shapes))
+    except Exception:  # whatever becomes of an empty array
+        fits = False
+        # With larger images an error of the model's own comes again, and is raised.
+        train_step.init_params_shapes(model, (8 * height, 8 * width, channels))
+    if not fits:
+        raise ConfigError(
+            f"--model={config.model}: the {height}x{width} images of {config.dataset} "
+            "are too small for it: give another model, such as --model=mlp"
+        )
+    return model
+
+
+def make_trainer(
+    config: Config,
+    model: nn.Module,
+    schedule: optax.Schedule,
+    images: np.ndarray,
+    labels: np.ndarray,
+    indices: np.ndarray,
+) -> Trainer:
+    """The driver that trains `model` by `config`, on devices that suit its work.
+
+    Args:
+      config: settings of the run.
+      model: as `build_model` makes it.
+      schedule: the learning rate.
+      images, labels: the training set, uint8 [N, H, W, 1] and int32 [N].
+      indices: int [n], of those images that are trained on.
+
+    Raises:
+      ConfigError: see `count_steps` and `devices.choose_devices`.
+    """
+    optimizer = optim.make_optimizer(
+        config.optimizer, schedule, config.weight_decay, config.clip_norm
+    )
+    image_shape = images.shape[1:]
+    state = train_step.init_state(model, optimizer, config.seed, image_shape)
+    work = flops.of_model(model, state.params, image_shape)
+    step = train_step.make_train_step(
+        model,
+        optimizer,
+        augmentation=augment.AUGMENTATIONS[config.augment],
+        label_smoothing=config.label_smoothing,
+        average=programs.average,
+        microbatch_size=devices_lib.microbatch_size(work),
+    )
+    return Trainer(
+        make_step=lambda hparams: step,
+        state=jax.device_get(state),
+        hparams={"seed": np.uint32(config.seed)},
+        images=images,
+        labels=labels,
+        order=lambda epoch: epoch_order(indices, config.batch_size, config.seed, epoch),
+        num_steps=count_steps(config, len(indices)),
+        devices=devices_lib.choose_devices(
+            config.num_devices,
+            config.batch_size,
+            devices_lib.min_images_per_device(work),
+        ),
+    )
+
+
+def fingerprint(setup: Setup) -> str:
+    """A digest of what processes that train one run must have alike."""
+    config = {
+        name: value
+        for name, value in setup.config.to_dict().items()
+        if SETTINGS[name].is_identity
+    }
+    others = (config, len(setup.trainer.devices), jax.__version__)
+    return digests.of_json([*others, setup.dataset.sha256])
+
+
+def count_steps(config: Config, num_images: int) -> int:
+    """Whole batches in an epoch of so many images.
+
+    Raises:
+      ConfigError: there is none.
+    """
+    if num_images == 0:
+        raise ConfigError(
+            f"--validation_fraction={config.validation_fraction}: it leaves no image "
+            f"of {config.dataset} to train on; lower it"
+        )
+    if num_images < config.batch_size:
+        raise ConfigError(
+            f"--batch_size={config.batch_size}: {config.dataset} has {num_images} "
+            "images to train on; give that many or fewer"
+        )
+    num_steps = num_images // config.batch_size
+    if num_steps * config.epochs > _MAX_STEPS:
+        raise ConfigError(
+            f"--epochs={config.epochs}: more than {_MAX_STEPS} steps of "
+            f"{config.batch_size} images; give {_MAX_STEPS // num_steps} or fewer"
+        )
+    return num_steps
+
+
+def epoch_order(
+    indices: np.ndarray, batch_size: int, seed: int, epoch: int
+) -> np.ndarray:
+    """The batches of one epoch, a function of (seed, epoch) alone.
+
+    Args:
+      indices: int [N], to draw from.
+      batch_size: B.
+      seed: the run's seed.
+      epoch: 0 for the first.
+
+    Returns:
+      int32 [N // B, B]; each index once at most, other leftovers in each epoch.
+    """
+    shuffled = np.random.default_rng((seed, epoch)).permutation(indices)
+    num_steps = len(indices) // batch_size
+    return shuffled[: num_steps * batch_size].reshape(num_steps, -1).astype(np.int32)
