@@ -18,6 +18,8 @@ RNG = np.random.default_rng(0)
 def make_row(model, accuracies, num_params, seconds):
     return {
         "model": model,
+        "test_accuracy": np.mean(accuracies),
+        "std": np.std(accuracies, ddof=1),
         "test_accuracies": accuracies,
         "num_params": num_params,
         "train_seconds": seconds,
@@ -50,14 +52,15 @@ def texts(figure):
     return [text.get_text() for text in figure.findobj(matplotlib.text.Text)]
 
 
-def test_results_sort_by_mean_and_show_every_seed(drawn):
+def test_results_sort_by_mean_and_show_the_deviation(drawn):
     charts.results(ROWS, "mnist")
     axis, table = drawn[0].axes
     names = [text.get_text() for text in axis.get_yticklabels()]
     assert names == ["perfect", "cnn", "mlp", "linear"]
     assert axis.get_xscale() == "log"
-    seeds, mean = axis.lines[2:4]  # of the second row
-    np.testing.assert_allclose(seeds.get_xdata(), [0.5, 0.4])
+    deviation, mean = axis.lines[2:4]  # of the second row
+    std = 0.1 / 2**0.5  # of 0.5 and 0.4
+    np.testing.assert_allclose(deviation.get_xdata(), [0.45 - std, 0.45 + std])
     np.testing.assert_allclose(mean.get_xdata(), 0.45)
     assert {"99.55 ± 0.07", "225,034"} <= set(texts(drawn[0]))
 

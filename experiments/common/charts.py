@@ -15,32 +15,32 @@ Rows = Sequence[Mapping[str, Any]]  # of runs.summarize, one for each model
 def results(rows: Rows, title: str) -> bytes:
     """Test error of each model on a logarithmic axis, the best model first.
 
-    A faint dot for each seed, the mean in bold; beside them mean accuracy with standard
-    deviation, and parameters.
+    The mean over seeds with its standard deviation; beside them mean accuracy and
+    parameters.
 
     Args:
-      rows: with 'model', 'test_accuracies' (0 to 1, one for each seed) and
-        'num_params'.
+      rows: with 'model', 'test_accuracy' and 'std' (0 to 1) and 'num_params'.
       title: of the figure.
     """
-    rows = sorted(rows, key=lambda row: -np.mean(row["test_accuracies"]))
+    rows = sorted(rows, key=lambda row: -row["test_accuracy"])
     figure = style.new_figure(10, 1.5 + 0.4 * len(rows), title)
     axis, table = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1.3))
     heads = ("accuracy, %", "parameters")
     places = (0.5, 1.0)  # of the columns' right ends
     for i, row in enumerate(rows):
-        errors = _error(row["test_accuracies"])
+        mean, std = row["test_accuracy"], row["std"]
+        ends = _error([mean + std, mean - std])
         axis.plot(
-            errors, [i] * len(errors), "o", color=style.BLUE, alpha=0.35, mew=0, ms=8
+            ends, [i, i], color=style.BLUE, alpha=0.4, lw=7, solid_capstyle="butt"
         )
-        axis.plot(np.mean(errors), i, "|", color=style.BLUE, mew=3.5, ms=19)
-        texts = _mean_std(row["test_accuracies"]), f"{row['num_params']:,}"
+        axis.plot(_error([mean]), [i], "|", color=style.BLUE, mew=3.5, ms=19)
+        texts = f"{100 * mean:.2f} ± {100 * std:.2f}", f"{row['num_params']:,}"
         for place, text in zip(places, texts, strict=True):
             table.text(place, i, text, ha="right", va="center")
     for place, text in zip(places, heads, strict=True):
         table.text(place, -0.8, text, ha="right", va="center", weight="bold")
     axis.set_yticks(range(len(rows)), [row["model"] for row in rows], fontsize=11)
-    label = "test error, %; a dot for each seed, a bar for the mean"
+    label = "test error, %: mean and standard deviation over seeds"
     axis.set(xscale="log", xlabel=label, ylim=(len(rows) - 0.4, -1.2))
     style.plain_log_ticks(axis.xaxis)
     style.clean(axis)
@@ -228,12 +228,6 @@ def _error(accuracies: Any) -> Any:
 
 def _std(values: Sequence[float]) -> float:
     return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-
-
-def _mean_std(accuracies: Sequence[float]) -> str:
-    """'99.51 ± 0.03', in percent; one seed has no deviation."""
-    deviation = f" ± {100 * _std(accuracies):.2f}" if len(accuracies) > 1 else ""
-    return f"{100 * np.mean(accuracies):.2f}{deviation}"
 
 
 def _beats(one: tuple[float, float], other: tuple[float, float]) -> bool:
