@@ -24,6 +24,7 @@ class Trainer:
     Attributes:
       state: TrainState on the devices.
       history: metrics of the epoch in progress, float32 [S] by name, on the devices.
+      images: the data set on the devices.
       devices: where it runs.
       num_steps: S, in an epoch.
       chunk_steps: about `CHUNK_SECONDS` of steps, as the last chunk went.
@@ -66,7 +67,7 @@ class Trainer:
                 make_step, self.devices, group_size
             )
         self._hparams = self._place(dict(hparams))
-        self._data = placement.replicate((images, labels), self.devices)
+        self.images, self._labels = placement.replicate((images, labels), self.devices)
         self.set_state(state)
         self._order = None
 
@@ -96,8 +97,8 @@ class Trainer:
             self.start_epoch(0)
         began = time.perf_counter()
         self.state, self.history = self._chunk(
-            self.state, self.history, self._hparams, *self._data, self._order, first,
-            last,
+            self.state, self.history, self._hparams, self.images, self._labels,
+            self._order, first, last,
         )  # fmt: skip
         jax.block_until_ready(self.history)
         seconds = time.perf_counter() - began

@@ -196,15 +196,15 @@ class VectorizedRuns:
 
     def _logits(self, part: str) -> np.ndarray:
         devices = self.trainer.devices
-        images = self.dataset.train_images
+        images = self.trainer.images
         if part == "test":
-            images = self.dataset.test_images
+            images = placement.replicate(self.dataset.test_images, devices)
         indices = placement.shard_members(
             self._indices[part].astype(np.int32), len(devices)
         )
         logits = self._predict(
             self.trainer.state.params,
-            placement.replicate(images, devices),
+            images,
             placement.distribute(indices, devices),
         )
         return placement.gather_members(logits, len(self))

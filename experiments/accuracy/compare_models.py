@@ -35,11 +35,7 @@ from mnist_jax.config import Config, ConfigError, make_config
 from mnist_jax.parallel import devices
 
 COLUMNS = (
-    columns.MODEL,
-    columns.PARAMETERS,
-    columns.EPOCHS,
-    columns.TEST_ACCURACY,
-    columns.LOWEST,
+    *columns.ACCURACY,
     column("ECE", "calibration_error", "{:.2%}"),
     columns.TRAINING,
 )

@@ -37,11 +37,7 @@ LAUNCH = Path(__file__).resolve().parents[2] / "launch.py"
 _WALL = "wall_seconds.json"
 
 COLUMNS = (
-    columns.MODEL,
-    columns.PARAMETERS,
-    columns.EPOCHS,
-    columns.TEST_ACCURACY,
-    columns.LOWEST,
+    *columns.ACCURACY,
     columns.TRAINING,
     column("wall time", "wall_seconds", "{:.0f} s"),
 )

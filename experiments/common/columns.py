@@ -11,3 +11,6 @@ TEST_ACCURACY = Column(
 )
 LOWEST = Column("lowest", lambda row: f"{min(row['test_accuracies']):.2%}")
 TRAINING = column("training", "train_seconds", "{:.0f} s")
+
+# What each study of trained models begins with.
+ACCURACY = (MODEL, PARAMETERS, EPOCHS, TEST_ACCURACY, LOWEST)
