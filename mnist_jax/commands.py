@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from mnist_jax import data, images, plots, predict, records, tensorboard, training
-from mnist_jax import workdir as workdir_lib
+from mnist_jax import data, images, plots, predict, tensorboard, training
 from mnist_jax.config import Config, ConfigError, absolute_folder, make_config
 from mnist_jax.errors import EXPECTED
 from mnist_jax.parallel import devices, multihost
+from mnist_jax.storage import records
+from mnist_jax.storage import workdir as workdir_lib
 
 # The flags that a mode takes, beside those that any program takes.
 TAKEN = {

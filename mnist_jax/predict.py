@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from mnist_jax import data, metrics, records, train_step
-from mnist_jax.checkpoints import Checkpoints
+from mnist_jax import data, metrics, train_step
 from mnist_jax.config import Config
 from mnist_jax.parallel import devices as devices_lib
 from mnist_jax.parallel import placement, programs
-from mnist_jax.stored_run import check_workdir, read_config
+from mnist_jax.storage import records
+from mnist_jax.storage.checkpoints import Checkpoints
+from mnist_jax.storage.stored_run import check_workdir, read_config
 from mnist_jax.training_setup import build_model
 
 

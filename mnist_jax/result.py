@@ -9,9 +9,10 @@ import jax
 import numpy as np
 
 import mnist_jax
-from mnist_jax import metrics, records
+from mnist_jax import metrics
 from mnist_jax.parallel import devices
 from mnist_jax.plots import select_examples
+from mnist_jax.storage import records
 from mnist_jax.training_setup import Setup
 
 _NUM_SAMPLES = 40  # training images kept to be shown

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from mnist_jax.checkpoints import Checkpoints
 from mnist_jax.errors import EXPECTED
 from mnist_jax.parallel import multihost
+from mnist_jax.storage.checkpoints import Checkpoints
 from mnist_jax.train_step import TrainState
 from mnist_jax.trainer import Trainer
 

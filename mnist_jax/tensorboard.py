@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mnist_jax.records import TENSORBOARD
 from mnist_jax.settings import ConfigError
+from mnist_jax.storage.records import TENSORBOARD
 
 
 def check() -> None:

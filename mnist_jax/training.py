@@ -11,9 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mnist_jax import metrics, records, snapshot, training_setup
-from mnist_jax import workdir as workdir_lib
-from mnist_jax.checkpoints import Checkpoints
+from mnist_jax import metrics, snapshot, training_setup
 from mnist_jax.config import Config
 from mnist_jax.errors import EXPECTED, UserError
 from mnist_jax.parallel import multihost, placement
@@ -21,7 +19,10 @@ from mnist_jax.progress import Progress
 from mnist_jax.result import conclude
 from mnist_jax.signals import Interrupted, NotedSignals
 from mnist_jax.snapshot import Clock, Epochs
-from mnist_jax.stored_run import check_workdir
+from mnist_jax.storage import records
+from mnist_jax.storage import workdir as workdir_lib
+from mnist_jax.storage.checkpoints import Checkpoints
+from mnist_jax.storage.stored_run import check_workdir
 from mnist_jax.training_setup import Setup
 
 
@@ -42,7 +43,7 @@ def train_and_evaluate(
 
     Args:
       config: the run's settings.
-      workdir: the run's folder, see `records.py`.
+      workdir: the run's folder, see `storage/records.py`.
       overwrite: replace a run that `workdir` already holds.
       on_epochs: called with all lines of metrics.jsonl when training starts or goes on,
         and whenever there is a new one; not for a run that is complete.

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from mnist_jax import data, flops, metrics, models, optim, train_step
-from mnist_jax.checkpoints import Checkpoints
 from mnist_jax.config import Config, ConfigError
 from mnist_jax.member_step import SWEPT_SETTINGS, make_member_step, swept_values
 from mnist_jax.parallel import devices as devices_lib
 from mnist_jax.parallel import placement, programs
+from mnist_jax.storage.checkpoints import Checkpoints
 from mnist_jax.train_step import TrainState
 from mnist_jax.trainer import Trainer
 from mnist_jax.training_setup import build_model, count_steps, epoch_order

@@ -14,10 +14,11 @@ import jax
 import numpy as np
 import pytest
 
-from mnist_jax import predict, records, snapshot, training
-from mnist_jax.checkpoints import Checkpoints
+from mnist_jax import predict, snapshot, training
 from mnist_jax.config import Config, make_config
 from mnist_jax.signals import Interrupted
+from mnist_jax.storage import records
+from mnist_jax.storage.checkpoints import Checkpoints
 from mnist_jax.training_setup import prepare
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -19,8 +19,9 @@ import pytest
 from forked_launch import ROOT, forked_launch
 from PIL import Image, ImageDraw
 
-from mnist_jax import data, records
+from mnist_jax import data
 from mnist_jax.data import idx
+from mnist_jax.storage import records
 
 TRAIN = "--dataset=digits --model=linear --epochs=1"
 PREDICT, EVALUATE, PLOT = (

@@ -6,10 +6,10 @@ import optax
 import pytest
 
 from mnist_jax import train_step
-from mnist_jax.checkpoints import CheckpointError, Checkpoints
 from mnist_jax.config import make_config
 from mnist_jax.models import make_model
 from mnist_jax.parallel import placement
+from mnist_jax.storage.checkpoints import CheckpointError, Checkpoints
 
 IDENTITY = {"model": "mlp"}
 EPOCHS = [{"epoch": 1, "train_loss": 0.1 + 0.2, "validation_loss": None}]

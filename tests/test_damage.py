@@ -13,9 +13,10 @@ from runs_of_launch import (
     train_until,
 )
 
-from mnist_jax import predict, records
-from mnist_jax import workdir as workdir_lib
-from mnist_jax.checkpoints import CheckpointError, Checkpoints
+from mnist_jax import predict
+from mnist_jax.storage import records
+from mnist_jax.storage import workdir as workdir_lib
+from mnist_jax.storage.checkpoints import CheckpointError, Checkpoints
 from mnist_jax.trainer import Trainer
 from mnist_jax.training import train_and_evaluate
 

@@ -23,8 +23,9 @@ from runs_of_launch import (
     wait_until,
 )
 
-from mnist_jax import predict, records
-from mnist_jax import workdir as workdir_lib
+from mnist_jax import predict
+from mnist_jax.storage import records
+from mnist_jax.storage import workdir as workdir_lib
 from mnist_jax.training import train_and_evaluate
 
 # Long enough to be killed often, with all that is random switched on; on the digits an

@@ -15,10 +15,10 @@ from PIL import Image
 from runs_of_launch import assert_same_bits
 
 from mnist_jax import models
-from mnist_jax.checkpoints import CheckpointError, Checkpoints
 from mnist_jax.config import SETTINGS, Config, ConfigError, make_config
 from mnist_jax.data import DatasetError, idx
 from mnist_jax.images import ImageError, read_image
+from mnist_jax.storage.checkpoints import CheckpointError, Checkpoints
 
 
 def bounded(max_examples):

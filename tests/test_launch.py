@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 from runs_of_launch import assert_same_run, error_line, launch, start
 
-from mnist_jax import data, records
+from mnist_jax import data
+from mnist_jax.storage import records
 
 FIGURES = {"samples", "curves", "confusion_matrix", "predictions", "mistakes"}
 LONG = ("--model=linear", "--dataset=digits", "--epochs=200")

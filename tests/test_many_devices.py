@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 from runs_of_launch import finish, start_python
 
-from mnist_jax import records, training
+from mnist_jax import training
 from mnist_jax.config import make_config
 from mnist_jax.signals import Interrupted
+from mnist_jax.storage import records
 from mnist_jax.training_setup import prepare
 
 COMPARED, NUM_STEPS, BATCH_SIZE = 10, 100, 64

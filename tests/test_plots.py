@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mnist_jax import plots, records
+from mnist_jax import plots
 from mnist_jax.plots import draw, figures, style
 from mnist_jax.plots.select_examples import rank_mistakes
+from mnist_jax.storage import records
 
 FIGURES = {"samples", "curves", "confusion_matrix", "predictions", "mistakes"}
 DIGITS = tuple("0123456789")

@@ -3,9 +3,10 @@ import signal
 import numpy as np
 import pytest
 
-from mnist_jax import data, predict, records, training
+from mnist_jax import data, predict, training
 from mnist_jax.config import make_config
 from mnist_jax.signals import Interrupted
+from mnist_jax.storage import records
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,8 @@ from runs_of_launch import (
     wait_until,
 )
 
-from mnist_jax import predict, records
+from mnist_jax import predict
+from mnist_jax.storage import records
 from mnist_jax.training import train_and_evaluate
 
 DEVICES = "--xla_force_host_platform_device_count="

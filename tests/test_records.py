@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from mnist_jax import records
+from mnist_jax.storage import records
 
 EPOCH = {
     "epoch": 1,

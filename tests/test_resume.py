@@ -12,7 +12,8 @@ from runs_of_launch import (
     without_times,
 )
 
-from mnist_jax import metrics, records, trainer
+from mnist_jax import metrics, trainer
+from mnist_jax.storage import records
 from mnist_jax.training import train_and_evaluate
 
 

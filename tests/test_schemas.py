@@ -12,9 +12,10 @@ import orbax.checkpoint as ocp
 import pytest
 from runs_of_launch import launch
 
-from mnist_jax import data, digests, plots, predict, records, training
+from mnist_jax import data, digests, plots, predict, training
 from mnist_jax.config import Config, make_config
-from mnist_jax.records import RecordsError
+from mnist_jax.storage import records
+from mnist_jax.storage.records import RecordsError
 from mnist_jax.training_setup import prepare
 
 # Without the settings at the end that the model does not have, which were null.

@@ -22,9 +22,10 @@ import pytest
 from test_data import small_files
 from test_records import PREDICTIONS
 
-from mnist_jax import data, records
-from mnist_jax.checkpoints import CheckpointError, Checkpoints
+from mnist_jax import data
 from mnist_jax.data import DatasetError
+from mnist_jax.storage import records
+from mnist_jax.storage.checkpoints import CheckpointError, Checkpoints
 
 
 def named_gzip(content, name):

@@ -8,7 +8,7 @@ import pytest
 from experiments.accuracy.search import halving, space
 from mnist_jax import data
 from mnist_jax.config import SETTINGS, make_config
-from mnist_jax.records import RecordsError
+from mnist_jax.storage.records import RecordsError
 
 
 def test_space_by_kind():

@@ -11,8 +11,9 @@ from runs_of_launch import (
     without_times,
 )
 
-from mnist_jax import records, training, training_setup
+from mnist_jax import training, training_setup
 from mnist_jax.config import ConfigError, make_config
+from mnist_jax.storage import records
 from mnist_jax.training import train_and_evaluate
 from mnist_jax.training_setup import count_steps, epoch_order, prepare
 

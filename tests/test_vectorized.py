@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from mnist_jax import metrics, training_setup, vectorized
-from mnist_jax.checkpoints import CheckpointError
 from mnist_jax.config import ConfigError, make_config
+from mnist_jax.storage.checkpoints import CheckpointError
 from mnist_jax.vectorized import VectorizedRuns
 
 SLOW = pytest.mark.slow  # to compile

@@ -1,7 +1,7 @@
 import pytest
 from test_records import EPOCH
 
-from mnist_jax import records, workdir
+from mnist_jax.storage import records, workdir
 
 OLD, NEW = ({"model": "mlp", "dataset": "digits", "seed": seed} for seed in (1, 2))
 

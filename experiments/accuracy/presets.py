@@ -28,10 +28,11 @@ from absl import app, flags
 from experiments.common import charts, columns, runs, study_flags
 from experiments.common.report import write_all
 from experiments.common.table import Table, column
-from mnist_jax import cli, data, models, records
+from mnist_jax import cli, data, models
 from mnist_jax.config import Config, ConfigError, make_config
 from mnist_jax.errors import UserError
-from mnist_jax.stored_run import check_workdir
+from mnist_jax.storage import records
+from mnist_jax.storage.stored_run import check_workdir
 
 LAUNCH = Path(__file__).resolve().parents[2] / "launch.py"
 _WALL = "wall_seconds.json"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.common.table import Table
-from mnist_jax import records
+from mnist_jax.storage import records
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 70em; margin: 2em auto;

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mnist_jax import records
 from mnist_jax.config import Config
 from mnist_jax.errors import first_line
-from mnist_jax.stored_run import check_workdir
+from mnist_jax.storage import records
+from mnist_jax.storage.stored_run import check_workdir
 from mnist_jax.training import TrainingError, train_and_evaluate
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from absl import flags
 
 from mnist_jax import cli
-from mnist_jax import workdir as workdir_lib
 from mnist_jax.config import SETTINGS, ConfigError, absolute_folder
+from mnist_jax.storage import workdir as workdir_lib
 
 
 def define_seeds(*default: int) -> None:

@@ -46,8 +46,9 @@ from experiments.speed.scaling_parts.points import (
     ScalingError,
     make_plans,
 )
-from mnist_jax import cli, records
+from mnist_jax import cli
 from mnist_jax.parallel import devices
+from mnist_jax.storage import records
 
 _MODULE = "experiments.speed.scaling_parts.measurement"
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from mnist_jax import records
 from mnist_jax.plots.select_examples import NUM_MISTAKES, NUM_RANDOM, rank_mistakes
+from mnist_jax.storage import records
 
 # matplotlib is imported inside the functions: it is slow, and training needs none.
 

@@ -7,7 +7,8 @@ import numpy as np
 from experiments.accuracy.notebooks.recipes import Notebook, Tuning
 from experiments.common import charts, prediction_charts
 from experiments.common.runs import Run, mean_std
-from mnist_jax import plots, records
+from mnist_jax import plots
+from mnist_jax.storage import records
 
 Runs = Mapping[str, Sequence[Run]]  # by recipe, one for each seed
 

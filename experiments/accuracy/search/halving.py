@@ -15,9 +15,9 @@ from typing import Any
 
 import tqdm
 
-from mnist_jax import records
-from mnist_jax.checkpoints import CheckpointError
 from mnist_jax.config import Config, ConfigError
+from mnist_jax.storage import records
+from mnist_jax.storage.checkpoints import CheckpointError
 from mnist_jax.vectorized import SWEPT_SETTINGS, VectorizedRuns
 
 _STATES = "states"

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from mnist_jax import data, records
+from mnist_jax import data
 from mnist_jax.config import Config, ConfigError
+from mnist_jax.storage import records
 
 
 def read_config(workdir: Path) -> tuple[Config, str | None] | None:

@@ -20,10 +20,11 @@ import jax
 import numpy as np
 from absl import logging
 
-from mnist_jax import checkpoint_io, digests, records
-from mnist_jax.checkpoint_io import Unusable
+from mnist_jax import digests
 from mnist_jax.config import Config
 from mnist_jax.errors import UserError
+from mnist_jax.storage import checkpoint_io, records
+from mnist_jax.storage.checkpoint_io import Unusable
 
 
 class CheckpointError(UserError):

@@ -10,9 +10,9 @@ from typing import Any
 
 from absl import logging
 
-from mnist_jax import records
 from mnist_jax.errors import first_line
-from mnist_jax.records import RecordsError
+from mnist_jax.storage import records
+from mnist_jax.storage.records import RecordsError
 
 try:
     import fcntl

@@ -7,8 +7,8 @@ A run lives in one folder, its workdir:
     result.json       the test score and what it took; written once, at the end
     predictions.npz   the test probabilities, and the images that the figures show
     checkpoints/      see checkpoints.py
-    figures/          see plots/
-    tensorboard/      see tensorboard.py
+    figures/          see mnist_jax/plots
+    tensorboard/      see mnist_jax/tensorboard.py
     damaged/          checkpoints that could not be read
     .lock             held by the process that trains the run
 

@@ -1,0 +1,1 @@
+"""A run on disk: its files, its checkpoints, and which run a folder holds."""
