@@ -8,9 +8,13 @@
 A setting that is not given comes from the model's preset.
 """
 
-from absl import app, flags
+from mnist_jax import signals
 
-from mnist_jax import cli, commands
+signals.listen()  # before what takes a second to import
+
+from absl import app, flags  # noqa: E402
+
+from mnist_jax import cli, commands  # noqa: E402
 
 _MODE = flags.DEFINE_enum(
     "mode",

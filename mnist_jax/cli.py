@@ -4,7 +4,6 @@
 from the settings' own fields.
 """
 
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
@@ -12,7 +11,7 @@ from typing import Any, NoReturn
 
 from absl import flags, logging
 
-from mnist_jax import compilation_cache
+from mnist_jax import compilation_cache, signals
 from mnist_jax.config import PRESET_SETTINGS, SETTINGS
 from mnist_jax.errors import EXPECTED
 from mnist_jax.parallel import multihost
@@ -81,7 +80,7 @@ def make_main(
     """
 
     def main(argv: Sequence[str]) -> None:
-        signal.signal(signal.SIGTERM, _terminate)
+        signals.listen()
         if not flags.FLAGS["verbosity"].present:
             # The libraries report each of their steps at level INFO, absl's default.
             logging.set_verbosity(logging.WARNING)
@@ -93,25 +92,19 @@ def make_main(
                 raise ConfigError(f"{argv[1]!r} is not a flag: write --name=value")
             if keeps_programs():
                 compilation_cache.start()
-            body()
+            with signals.advice(go_on):
+                body()
             _flush()
         except EXPECTED as error:
             _end(1, f"error: {_one_line(error)}")
         except Interrupted as stop:
             _end(128 + stop.signal_number, f"{stop}; {go_on}")
-        except KeyboardInterrupt:
-            _end(128 + signal.SIGINT, f"stopped; {go_on}")
         except Exception:
             if not multihost.is_multiprocess():
                 raise
             _end(1, traceback.format_exc())
 
     return main
-
-
-def _terminate(number, frame) -> NoReturn:
-    """Ends the program in order where the training loop does not listen."""
-    raise Interrupted("stopped by SIGTERM", number)
 
 
 def _flush() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mnist_jax import data, images, plots, predict, tensorboard, training
+from mnist_jax import data, images, plots, predict, signals, tensorboard, training
 from mnist_jax.config import Config, ConfigError, absolute_folder, make_config
 from mnist_jax.errors import EXPECTED
 from mnist_jax.parallel import devices, multihost
@@ -22,6 +22,8 @@ TAKEN = {
     "plot": ("workdir",),
 }
 MODES = ("train", *TAKEN)
+
+_AGAIN = "the same command starts again"
 
 
 def check_flags(mode: str, given: Sequence[str]) -> None:
@@ -50,6 +52,7 @@ def check_flags(mode: str, given: Sequence[str]) -> None:
         )
 
 
+@signals.advice("no run was changed; the same command starts again")
 def train(
     settings: Mapping[str, Any],
     workdir: str | None,
@@ -71,6 +74,20 @@ def train(
     if writes_events:
         tensorboard.check()
     devices.start(settings["num_devices"] or 0, **processes)
+    with contextlib.ExitStack() as stack:
+        if multihost.is_multiprocess():
+            # They stop together, where the training loop looks at signals.
+            stack.enter_context(signals.noted())
+        _train(settings, folder, overwrite, writes_events)
+
+
+def _train(
+    settings: Mapping[str, Any],
+    folder: Path | None,
+    overwrite: bool,
+    writes_events: bool,
+) -> None:
+    """`train`, once the devices are there."""
     with _together():
         dataset = data.prepare(
             settings["dataset"], settings["data_dir"], settings["raw_dir"]
@@ -121,6 +138,7 @@ def _print_result(result: Mapping[str, Any], workdir: Path) -> None:
     )
 
 
+@signals.advice(_AGAIN)
 def evaluate(workdir: str, data_dir: str | None, raw_dir: str | None) -> None:
     """Prints the scores of the run's last checkpoint."""
     folder = workdir_lib.parse(workdir)
@@ -138,6 +156,7 @@ def evaluate(workdir: str, data_dir: str | None, raw_dir: str | None) -> None:
         )
 
 
+@signals.advice(_AGAIN)
 def predict_images(workdir: str, paths: Sequence[str] | None) -> None:
     """Prints and draws the predictions for image files."""
     if not paths:
@@ -167,6 +186,7 @@ def predict_images(workdir: str, paths: Sequence[str] | None) -> None:
     print(f"figure in {figure}")
 
 
+@signals.advice(_AGAIN)
 def plot(workdir: str) -> None:
     """Draws the run's figures again and prints their paths."""
     for path in plots.draw_all(workdir_lib.parse(workdir)):

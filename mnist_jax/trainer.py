@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from mnist_jax import signals
 from mnist_jax.parallel import placement, programs
 from mnist_jax.train_step import TrainState, init_history
 
@@ -89,7 +90,7 @@ class Trainer:
 
     def compile(self) -> float:
         """Compiles by running no step; returns the seconds it took."""
-        return self.run(0, 0)
+        return signals.interruptible(lambda: self.run(0, 0))
 
     def run(self, first: int, last: int) -> float:
         """Trains steps `first` to `last` of the epoch; returns the seconds it took."""

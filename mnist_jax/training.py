@@ -11,13 +11,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from mnist_jax import metrics, snapshot, training_setup
+from mnist_jax import metrics, signals, snapshot, training_setup
 from mnist_jax.config import Config
 from mnist_jax.errors import EXPECTED, UserError
 from mnist_jax.parallel import multihost, placement
 from mnist_jax.progress import Progress
 from mnist_jax.result import conclude
-from mnist_jax.signals import Interrupted, NotedSignals
+from mnist_jax.signals import Interrupted
 from mnist_jax.snapshot import Clock, Epochs
 from mnist_jax.storage import records
 from mnist_jax.storage import workdir as workdir_lib
@@ -64,14 +64,25 @@ def train_and_evaluate(
             setup = training_setup.prepare(config)
         if multihost.is_multiprocess():
             multihost.check_same(training_setup.fingerprint(setup))
-        opened = _in_main(lambda: _open(held, setup, workdir, overwrite))
+        with signals.noted():  # a run is not left half removed
+            opened = _in_main(lambda: _open(held, setup, workdir, overwrite))
         result, checkpoints = opened or (None, None)
         if any(multihost.all_max(result is not None)):
             return result
-        params, clock = fit(setup, workdir, checkpoints, on_epochs)
-        return _in_main(
-            lambda: conclude(setup, workdir, params, clock.compile, clock.train)
-        )
+        held.enter_context(signals.advice(signals.usual_advice()))
+        clock, epochs = _begin(setup, workdir, checkpoints, on_epochs)
+        with signals.noted() as received:
+            clock = _fit(setup, workdir, checkpoints, on_epochs, clock, epochs)
+            params = setup.trainer.state.params
+            result = _in_main(
+                lambda: conclude(setup, workdir, params, clock.compile, clock.train)
+            )
+            # One that came too late to save anything still ends the program.
+            [stop] = multihost.all_max(received())
+            if stop:
+                name = signal.Signals(stop).name
+                raise Interrupted(f"stopped by {name}; {workdir} is complete", stop)
+        return result
 
 
 def _in_main(function: Callable[[], Any]) -> Any:
@@ -92,44 +103,50 @@ def _open(
     return None, held.enter_context(Checkpoints(workdir, config.identity()))
 
 
-def fit(
+def _begin(
     setup: Setup,
     workdir: Path,
     checkpoints: Checkpoints | None,
     on_epochs: Callable[[Epochs], None],
-) -> tuple[Any, Clock]:
-    """Trains to the last epoch, from the last checkpoint if there is one.
+) -> tuple[Clock, Epochs]:
+    """Goes back to the last checkpoint, if there is one, and compiles."""
+    trainer = setup.trainer
+    clock, epochs = snapshot.restore(trainer, checkpoints)
+    if checkpoints is not None:
+        # Those after the checkpoint are made again.
+        records.write_metrics(workdir, epochs)
+        on_epochs(epochs)
+    trainer.start_epoch(int(trainer.state.step) // trainer.num_steps)
+    seconds = signals.interruptible(lambda: _compile(setup))
+    return clock._replace(compile=clock.compile + seconds), epochs
+
+
+def _fit(
+    setup: Setup,
+    workdir: Path,
+    checkpoints: Checkpoints | None,
+    on_epochs: Callable[[Epochs], None],
+    clock: Clock,
+    epochs: Epochs,
+) -> Clock:
+    """Trains to the last epoch; see `train_and_evaluate`.
 
     Args:
       setup: what to train.
       workdir: the run's folder.
       checkpoints: None in processes other than the main one, which write nothing.
-      on_epochs: see `train_and_evaluate`; called in the main process alone.
-
-    Returns:
-      (params, clock) at the end.
-
-    Raises:
-      UserError, Interrupted: see `train_and_evaluate`.
+      on_epochs: called in the main process alone.
+      clock, epochs: until now; `epochs` is added to.
     """
     config, trainer = setup.config, setup.trainer
     num_steps, batch_size = trainer.num_steps, config.batch_size
-    total = config.epochs * num_steps
+    total, done = config.epochs * num_steps, int(trainer.state.step)
     writes = checkpoints is not None
-    clock, epochs = snapshot.restore(trainer, checkpoints)
-    done = int(trainer.state.step)
-    if writes:
-        # Those after the checkpoint are made again.
-        records.write_metrics(workdir, epochs)
-        on_epochs(epochs)
-    trainer.start_epoch(done // num_steps)
-    clock = clock._replace(compile=clock.compile + _compile(setup))
-
     saved = time.monotonic()
     bar = Progress(
         config.epochs, num_steps * batch_size, done * batch_size, is_silent=not writes
     )
-    with bar as progress, NotedSignals() as signals:
+    with bar as progress, signals.noted() as received:
         while done < total:
             epoch, first = divmod(done, num_steps)
             if first == 0:
@@ -149,7 +166,7 @@ def fit(
             )
             # Processes that did not do the same chunks would wait for ever.
             stop, trainer.chunk_steps = multihost.all_max(
-                signals.received, trainer.chunk_steps
+                received(), trainer.chunk_steps
             )
             is_due = time.monotonic() - saved >= config.checkpoint_every
             with multihost.propagate_errors(EXPECTED):
@@ -169,7 +186,7 @@ def fit(
                     f"{total}; the run is saved in {workdir}",
                     stop,
                 )
-    return trainer.state.params, clock
+    return clock
 
 
 def _compile(setup: Setup) -> float:

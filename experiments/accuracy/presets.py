@@ -16,7 +16,6 @@ and gru 99.27% after 59 s.
 """
 
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from typing import Any
 from absl import app, flags
 
 from experiments.common import charts, columns, runs, study_flags
+from experiments.common.machine import run_process
 from experiments.common.report import write_all
 from experiments.common.table import Table, column
 from mnist_jax import cli, data, models
@@ -84,7 +84,7 @@ def launch(config: Config, workdir: Path) -> None:
         "--nocompilation_cache",
         "--overwrite",  # an unfinished run would spoil the wall time
     ]
-    status = subprocess.run(command).returncode
+    status = run_process(command).returncode
     if status != 0:
         raise UserError(
             f"launch.py --model={config.model} --seed={config.seed} ended with status "

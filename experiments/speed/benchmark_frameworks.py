@@ -24,7 +24,6 @@ Result, on 2 cores of an AMD EPYC: speedup over the fastest of PyTorch and Keras
 
 import platform
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,7 +39,7 @@ from experiments.speed.frameworks import families, processes, report
 from experiments.speed.frameworks.processes import BenchmarkError
 from experiments.speed.frameworks.registry import FRAMEWORKS, INTERPRETERS, MATMUL
 from experiments.speed.timing import take_turn
-from mnist_jax import cli, data
+from mnist_jax import cli, data, signals
 from mnist_jax.parallel import devices
 
 _PAUSE = 0.5  # seconds; a framework's idle threads spin for some time before they sleep
@@ -219,8 +218,7 @@ def study() -> None:
         "versions": {},
         "models": [],
     }
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with signals.temporary_folder() as folder:
         np.savez(folder / "data.npz", images=images, labels=labels)
         for model in models:
             ready, rounds = measure(

@@ -19,7 +19,6 @@ import gzip
 import json
 import re
 import sys
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -32,7 +31,7 @@ from experiments.common import study_flags
 from experiments.common.machine import cpu_name
 from experiments.common.report import write_all
 from experiments.common.table import Table, column
-from mnist_jax import cli, data, models, training_setup
+from mnist_jax import cli, data, models, signals, training_setup
 from mnist_jax.config import Config, make_config
 from mnist_jax.parallel import devices
 from mnist_jax.trainer import Trainer
@@ -118,10 +117,10 @@ def seconds_by_kind(events: Iterable[Event], num_devices: int) -> dict[str, floa
 
 def trace(trainer: Trainer, num_steps: int) -> tuple[float, list[Event]]:
     """Traces so many steps: the seconds that they took, and what the trace holds."""
-    with tempfile.TemporaryDirectory() as folder:
+    with signals.temporary_folder() as folder:
         with jax.profiler.trace(folder):
             seconds = trainer.run(0, num_steps)
-        [path] = Path(folder).rglob("*.trace.json.gz")
+        [path] = folder.rglob("*.trace.json.gz")
         content = json.loads(gzip.decompress(path.read_bytes()))
     return seconds, content["traceEvents"]
 

@@ -36,7 +36,7 @@ from absl import app, flags
 
 import mnist_jax
 from experiments.common import study_flags
-from experiments.common.machine import ROOT, cpu_name
+from experiments.common.machine import ROOT, cpu_name, run_process
 from experiments.common.report import write_all
 from experiments.speed.scaling_parts import report
 from experiments.speed.scaling_parts.points import (
@@ -59,12 +59,12 @@ def measure_in_process(point: Point, seconds: float) -> dict[str, Any]:
     Raises:
       ScalingError: it failed.
     """
-    done = subprocess.run(
+    done = run_process(
         [sys.executable, "-m", _MODULE, json.dumps(point), str(seconds)],
         cwd=ROOT,
         env={**os.environ, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     if done.returncode:
         said = done.stderr.strip().splitlines() or ["it said nothing"]

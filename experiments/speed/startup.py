@@ -16,7 +16,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,10 +24,10 @@ from typing import Any
 from absl import app, flags
 
 from experiments.common import study_flags
-from experiments.common.machine import ROOT, cpu_name
+from experiments.common.machine import ROOT, cpu_name, run_process
 from experiments.common.report import write_all
 from experiments.common.table import Table, column
-from mnist_jax import cli, data, models
+from mnist_jax import cli, data, models, signals
 from mnist_jax.errors import UserError
 
 # launch.py as it is, but for an end at the first chunk.
@@ -49,7 +48,7 @@ class StartupError(UserError):
     """launch.py did not start."""
 
 
-def start_once(arguments: Sequence[str], cache: str) -> float:
+def start_once(arguments: Sequence[str], cache: Path) -> float:
     """Seconds from the start of the process to the end of its first chunk.
 
     Args:
@@ -59,14 +58,14 @@ def start_once(arguments: Sequence[str], cache: str) -> float:
     Raises:
       StartupError: launch.py failed.
     """
-    with tempfile.TemporaryDirectory() as workdir:
+    with signals.temporary_folder() as workdir:
         began = time.perf_counter()
-        done = subprocess.run(
+        done = run_process(
             [sys.executable, "-c", _CODE, *arguments, f"--workdir={workdir}"],
             cwd=ROOT,
-            env={**os.environ, "XDG_CACHE_HOME": cache},
-            capture_output=True,
-            text=True,
+            env={**os.environ, "XDG_CACHE_HOME": str(cache)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         seconds = time.perf_counter() - began
     if done.returncode:
@@ -79,7 +78,7 @@ def measure(arguments: Sequence[str], rounds: int) -> dict[str, list[float]]:
     """Seconds of 'cold' and 'warm' starts of launch.py, of each round."""
     seconds: dict[str, list[float]] = {"cold": [], "warm": []}
     for _ in range(rounds):
-        with tempfile.TemporaryDirectory() as cache:
+        with signals.temporary_folder() as cache:
             for kind in ("cold", "warm"):
                 seconds[kind].append(start_once(arguments, cache))
     return seconds

@@ -4,7 +4,6 @@ import contextlib
 import io
 import json
 import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 from tensorflow_datasets.proto import tf_example_pb2
 
-from mnist_jax import digests
+from mnist_jax import digests, signals
 from mnist_jax.data import builders, idx, originals
 from mnist_jax.data.dataset import Arrays, Dataset, DatasetError
 from mnist_jax.data.sources import DATASETS
@@ -40,9 +39,7 @@ def prepare(name: str, data_dir: Path, raw_dir: Path | None) -> None:
     logging.info("Preparing %s in %s", name, target)
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            prefix=".preparing-", dir=data_dir, ignore_cleanup_errors=True
-        ) as scratch:
+        with signals.temporary_folder(prefix=".preparing-", dir=data_dir) as scratch:
             built = _build(name, scratch, raw_dir)
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -122,16 +119,16 @@ def _stored_sha256(name: str, data_dir: Path) -> str:
         return read(name, data_dir).sha256
 
 
-def _build(name: str, scratch: str, raw_dir: Path | None) -> str:
+def _build(name: str, scratch: Path, raw_dir: Path | None) -> str:
     """Prepares under `scratch`; returns the folder it made there."""
-    arrays, provenance = originals.read(name, raw_dir, Path(scratch))
+    arrays, provenance = originals.read(name, raw_dir, scratch)
     metadata = {"provenance": provenance, "sha256": digests.of_arrays(arrays)}
-    builder = builders.make_builder(name, scratch, arrays, metadata)
+    builder = builders.make_builder(name, str(scratch), arrays, metadata)
     tfds.disable_progress_bar()
     # tfds prints that it prepares into the temporary folder.
     with contextlib.redirect_stdout(io.StringIO()):
         builder.download_and_prepare(
-            download_dir=os.path.join(scratch, "downloads"),
+            download_dir=scratch / "downloads",
             download_config=tfds.download.DownloadConfig(try_download_gcs=False),
             file_format="array_record",
         )

@@ -1,0 +1,34 @@
+"""Sends this process a signal at the moment that INTERRUPT names.
+
+Python imports a module of this name before the program, so that the program itself runs
+as it is. INTERRUPT is JSON: the signal's number; one of Python's audit events, a text
+in its arguments and how many of these to let pass; seconds to wait then.
+"""
+
+import json
+import os
+import sys
+import threading
+
+_NUMBER, _EVENT, _TEXT, _LEFT, _SECONDS = json.loads(os.environ.pop("INTERRUPT"))
+_left = _LEFT
+
+
+def _send() -> None:
+    print("sent", file=open(os.environ["INTERRUPTED"], "w"))
+    os.kill(os.getpid(), _NUMBER)
+
+
+def _hook(event, arguments):
+    global _left
+    if event != _EVENT or _TEXT not in str(arguments) or _left < 0:
+        return
+    _left -= 1
+    if _left < 0:
+        if _SECONDS:
+            threading.Timer(_SECONDS, _send).start()
+        else:
+            _send()
+
+
+sys.addaudithook(_hook)
