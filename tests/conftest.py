@@ -1,9 +1,8 @@
 """What the tests share: the devices, a data_dir, and the way to the real MNIST."""
 
+import functools
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -48,23 +47,30 @@ def data_dir(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def run_study():
-    """(name, *arguments, cwd, code) -> (stdout, stderr) of experiments.<name>."""
-    root = Path(__file__).resolve().parents[1]
+def forked(data_dir):
+    """Runs command lines of launch.py and the studies; see forked_launch.py."""
+    from forked_launch import forked_launch
 
-    def run(name, *arguments, cwd, code=0):
-        done = subprocess.run(
-            [sys.executable, "-m", f"experiments.{name}", *arguments],
-            cwd=cwd,
-            env={**os.environ, "PYTHONPATH": str(root)},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout, done.stderr
+    with forked_launch() as run:
+        yield run
+
+
+@pytest.fixture(scope="session")
+def run_study(forked):
+    """(name, *arguments, cwd, code) -> (stdout, stderr) of experiments.<name>."""
+
+    def run(name, *arguments, cwd, code=0, **environment):
+        done = forked(*arguments, program=name, cwd=cwd, **environment)
+        assert done.code == code, done.output + done.errors
+        return done.output, done.errors
 
     return run
+
+
+@pytest.fixture(scope="session")
+def run_launch(run_study):
+    """(*arguments, cwd, code) -> (stdout, stderr) of launch.py."""
+    return functools.partial(run_study, "launch")
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,18 @@
-"""launch.py, imported once and forked for each command line.
+"""launch.py and the studies, imported once and forked for each command line.
 
 Most of what a short command takes is the import of JAX. The process that this file is
 when it is run has done that, and no JAX backend exists in it yet, so that each of its
 forks may set up its own devices as a fresh process would.
 
-  server: one line of JSON per command line, {"arguments", "cwd", "environment"}
+  server: one line of JSON per command line, {"program", "arguments", "cwd",
+          "environment"}; a program is "launch" or "accuracy.sweep" and the like
   reply:  one line of JSON, the fields of `Done`
 """
 
 import contextlib
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -34,13 +36,17 @@ class Done(NamedTuple):
 
 
 class ForkedLaunch:
-    """Runs command lines of launch.py, each in a process forked from one."""
+    """Runs command lines, each in a process forked from one."""
 
     def __init__(self, process: subprocess.Popen):
         self._process = process
 
-    def __call__(self, *arguments: str, cwd: Path, **environment: str) -> Done:
-        request = dict(arguments=arguments, cwd=str(cwd), environment=environment)
+    def __call__(
+        self, *arguments: str, cwd: Path, program: str = "launch", **environment: str
+    ) -> Done:
+        request = dict(
+            program=program, arguments=arguments, cwd=str(cwd), environment=environment
+        )
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         return Done(**json.loads(self._process.stdout.readline()))
@@ -63,7 +69,7 @@ def forked_launch(**environment: str) -> Iterator[ForkedLaunch]:
 def _serve() -> None:
     import matplotlib.figure  # noqa: F401  what else commands import, in advance
 
-    import launch  # noqa: F401
+    from mnist_jax import commands, vectorized  # noqa: F401
     from mnist_jax.data import prepared  # noqa: F401
 
     for line in sys.stdin:
@@ -72,7 +78,7 @@ def _serve() -> None:
             pid = os.fork()
             if pid == 0:
                 _become(request, output.fileno(), errors.fileno())
-                _run(request["arguments"])
+                _run(request["program"], request["arguments"])
             _, status, usage = os.wait4(pid, 0)
             done = Done(
                 os.waitstatus_to_exitcode(status),
@@ -93,19 +99,22 @@ def _become(request: dict, output: int, errors: int) -> None:
         os.dup2(stream, number)
 
 
-def _run(arguments: list[str]) -> NoReturn:
+def _run(program: str, arguments: list[str]) -> NoReturn:
     """Runs a command and ends, with the code and last words of a Python program.
 
     Without what else Python does at its end: to free all that was imported takes
     longer than most of the commands.
     """
-    from absl import app
-
-    import launch
-
     code = 1
     try:
-        app.run(launch.main, [str(ROOT / "launch.py"), *arguments])
+        if program == "launch":
+            sys.argv = [str(ROOT / "launch.py"), *arguments]
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        else:
+            sys.argv = ["-m", *arguments]
+            module = f"experiments.{program}"
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        code = 0
     except SystemExit as end:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)

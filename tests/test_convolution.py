@@ -52,6 +52,13 @@ def reference_mean(images, kernel):
     return pooled.transpose(3, 1, 2, 0)
 
 
+# One of each kind for each way of pooling; the others take a minute to compile.
+QUICK = {
+    "conv_pool": (SHAPES[0], SHAPES[1], SHAPES[3]),
+    "conv_mean": (SHAPES[0], SHAPES[5]),
+    "convolve": (SHAPES[2], SHAPES[4]),
+}
+
 OPS = [
     pytest.param(conv_pool, reference_max, id="conv_pool"),
     pytest.param(conv_mean, reference_mean, id="conv_mean"),
@@ -67,8 +74,19 @@ def value_and_grads(op, images, kernel):
     return value, *pull_back(weights)
 
 
-@pytest.mark.parametrize("op, reference", OPS)
-@pytest.mark.parametrize("images_shape, kernel_shape", SHAPES)
+CASES = [
+    pytest.param(
+        *op.values,
+        *shapes,
+        id=f"{op.id}-{'x'.join(map(str, shapes[0] + shapes[1][2:]))}",
+        marks=[] if shapes in QUICK[op.id] else [pytest.mark.slow],
+    )
+    for op in OPS
+    for shapes in SHAPES
+]
+
+
+@pytest.mark.parametrize("op, reference, images_shape, kernel_shape", CASES)
 def test_value_and_gradients_equal_xla(op, reference, images_shape, kernel_shape):
     arrays = draw(images_shape, 0), draw(kernel_shape, 1)
     expected = value_and_grads(reference, *arrays)
@@ -99,7 +117,11 @@ def test_nan_stays_nan():
     assert np.isnan(jax.jit(conv_pool)(images, kernel)).any()
 
 
-@pytest.mark.parametrize("op, reference", OPS)
+# The two others have the same parts.
+POOLED = [OPS[0], *(pytest.param(*op.values, marks=pytest.mark.slow) for op in OPS[1:])]
+
+
+@pytest.mark.parametrize("op, reference", POOLED)
 def test_vmap_over_kernels_equals_single_kernels(op, reference):
     images, kernels = draw((2, 10, 10, 3), 0), draw((4, 3, 3, 2, 5), 1)
     grad = jax.grad(lambda k: (op(images, k) ** 2).sum())
@@ -113,7 +135,7 @@ def test_vmap_over_kernels_equals_single_kernels(op, reference):
         )
 
 
-@pytest.mark.parametrize("op, reference", OPS)
+@pytest.mark.parametrize("op, reference", POOLED)
 def test_same_under_pmap(op, reference):
     images, kernel = draw((2, 2, 12, 12, 3), 0), draw((3, 3, 2, 4), 1)
     together = jax.pmap(op, in_axes=(0, None))(images, kernel)

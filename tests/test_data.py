@@ -22,7 +22,7 @@ import pytest
 from hypothesis import strategies as st
 
 from mnist_jax import data, digests
-from mnist_jax.data import DATASETS, DatasetError, Source, idx, originals
+from mnist_jax.data import DATASETS, DatasetError, Source, download, idx, originals
 
 NUM_TRAIN, NUM_TEST = 300, 120
 ROOT = Path(__file__).resolve().parents[1]
@@ -215,8 +215,9 @@ def test_download_gives_the_published_images_and_labels(mirror, publish, empty_d
     ],
 )
 def test_failed_download_is_one_line_and_leaves_nothing(
-    mirror, publish, empty_dir, fault, file, reason
+    mirror, publish, empty_dir, monkeypatch, fault, file, reason
 ):
+    monkeypatch.setattr(download, "READ_SECONDS", 0.5)
     urls = mirror(fault, file), mirror(fault, file)
     publish(*urls)
     start = time.monotonic()

@@ -135,7 +135,7 @@ def changed(path: Path) -> tuple[int, int]:
     return path.stat().st_ino, path.stat().st_mtime_ns
 
 
-def test_a_second_process_is_refused(tmp_path):
+def test_a_second_process_is_refused(tmp_path, run_launch):
     workdir = tmp_path / "run"
     command = (
         "--model=linear", "--dataset=digits", "--epochs=5000", "--checkpoint_every=0",
@@ -146,7 +146,7 @@ def test_a_second_process_is_refused(tmp_path):
         assert wait_until(lambda: checkpoint_steps(workdir), first)
         config = changed(workdir / records.CONFIG)
         for more in ((), ("--overwrite",)):
-            _, errors = launch(*command, *more, cwd=tmp_path, code=1)
+            _, errors = run_launch(*command, *more, cwd=tmp_path, code=1)
             line = error_line(errors)
             assert f"run is in use by process {first.pid}" in line
             assert "another --workdir" in line

@@ -14,7 +14,7 @@ from mnist_jax import data
 from mnist_jax.storage import records
 
 FIGURES = {"samples", "curves", "confusion_matrix", "predictions", "mistakes"}
-LONG = ("--model=linear", "--dataset=digits", "--epochs=200")
+LONG = ("--model=linear", "--dataset=digits", "--epochs=40")
 SMALL = ("--model=mlp", "--dataset=digits", "--epochs=3", "--hidden_sizes=32")
 
 
@@ -38,18 +38,18 @@ def test_training_ends_with_records_and_figures(trained):
     assert "Traceback" not in errors
 
 
-def test_the_same_command_again_says_that_the_run_is_complete(trained):
+def test_the_same_command_again_says_that_the_run_is_complete(trained, run_launch):
     folder, workdir, _, _ = trained
     before = (workdir / "result.json").read_bytes()
-    output, _ = launch(*SMALL, cwd=folder)
+    output, _ = run_launch(*SMALL, cwd=folder)
     assert "was complete before" in output and "--overwrite" in output
     assert (workdir / "result.json").read_bytes() == before
 
 
-def test_evaluate_gives_the_recorded_score(trained):
+def test_evaluate_gives_the_recorded_score(trained, run_launch):
     folder, workdir, _, _ = trained
     result = records.read_result(workdir)
-    output, _ = launch("--mode=evaluate", f"--workdir={workdir}", cwd=folder)
+    output, _ = run_launch("--mode=evaluate", f"--workdir={workdir}", cwd=folder)
     assert "unfinished" not in output
     assert (
         f"test accuracy {result['test_accuracy']:.2%}, loss {result['test_loss']:.4f} "
@@ -59,20 +59,20 @@ def test_evaluate_gives_the_recorded_score(trained):
     assert f"validation accuracy {last:.2%}" in output
 
 
-def test_plot_draws_again_from_the_records_alone(trained, tmp_path):
+def test_plot_draws_again_from_the_records_alone(trained, tmp_path, run_launch):
     folder, workdir, _, _ = trained
     figures = workdir / "figures"
     before = {path.name: path.read_bytes() for path in figures.iterdir()}
     for path in figures.iterdir():
         path.unlink()
-    launch(
+    run_launch(
         "--mode=plot", f"--workdir={workdir}", cwd=folder, TFDS_DATA_DIR=str(tmp_path)
     )
     assert {path.name: path.read_bytes() for path in figures.iterdir()} == before
     assert not any(tmp_path.iterdir()), "no data set was read"
 
 
-def test_predict_classifies_a_persons_files(trained, tmp_path):
+def test_predict_classifies_a_persons_files(trained, tmp_path, run_launch):
     folder, workdir, _, _ = trained
     test_images = data.load("digits").test_images
     predictions = records.read_predictions(workdir)
@@ -86,7 +86,7 @@ def test_predict_classifies_a_persons_files(trained, tmp_path):
         paths.append(tmp_path / f"digit {i}.png")
         page.save(paths[-1])
     names = ",".join(map(str, paths))
-    output, _ = launch(
+    output, _ = run_launch(
         "--mode=predict", f"--workdir={workdir}", f"--images={names}", cwd=folder
     )
     for path, i in zip(paths, sure, strict=True):
@@ -137,28 +137,30 @@ def test_a_terminated_run_says_how_to_go_on(terminated):
     assert "the same command, without --overwrite, goes on from there" in line
 
 
-def test_evaluation_says_that_a_run_is_unfinished(terminated):
+def test_evaluation_says_that_a_run_is_unfinished(terminated, run_launch):
     folder, _ = terminated
-    output, _ = launch("--mode=evaluate", "--workdir=run", cwd=folder)
+    output, _ = run_launch("--mode=evaluate", "--workdir=run", cwd=folder)
     unfinished, validation = output.splitlines()
     done = len(records.read_metrics(folder / "run"))
-    assert f"unfinished: {done} of 200 epochs" in unfinished
+    assert f"unfinished: {done} of 40 epochs" in unfinished
     assert re.match(r"validation accuracy .* on 140 images of digits", validation)
 
 
-def test_a_terminated_run_goes_on_to_the_same_bits(terminated, tmp_path):
+def test_a_terminated_run_goes_on_to_the_same_bits(terminated, tmp_path, run_launch):
     folder, _ = terminated
-    launch(*LONG, "--workdir=run", cwd=folder)
-    launch(*LONG, "--workdir=run", cwd=tmp_path)
+    run_launch(*LONG, "--workdir=run", cwd=folder)
+    run_launch(*LONG, "--workdir=run", cwd=tmp_path)
     assert_same_run(folder / "run", tmp_path / "run")
 
 
-def test_a_damaged_result_can_be_overwritten_as_its_message_says(trained, tmp_path):
+def test_a_damaged_result_can_be_overwritten_as_its_message_says(
+    trained, tmp_path, run_launch
+):
     workdir = shutil.copytree(trained[1], tmp_path / "run")
     (workdir / "result.json").write_text("{")
-    _, errors = launch(*SMALL, "--workdir=run", cwd=tmp_path, code=1)
+    _, errors = run_launch(*SMALL, "--workdir=run", cwd=tmp_path, code=1)
     assert "result.json is damaged" in errors and "--overwrite" in errors
-    launch(*SMALL, "--workdir=run", "--overwrite", cwd=tmp_path)
+    run_launch(*SMALL, "--workdir=run", "--overwrite", cwd=tmp_path)
     assert_same_run(workdir, trained[1])
 
 

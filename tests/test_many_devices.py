@@ -32,7 +32,7 @@ PARTS = {
     "short": [("mlp", 8)],
     "slow": [(model, count) for model in MODELS for count in (2, 4, 8)],
 }
-MOVES = {"short": [(8, 2)], "slow": [(8, 2), (1, 4)]}  # devices, and after the stop
+MOVES = {"short": [], "slow": [(8, 2), (1, 4)]}  # devices, and after the stop
 # Nearly all of the time is compilation, of which less optimization spares much.
 FLAGS = {
     "short": "--xla_force_host_platform_device_count=8"
@@ -121,8 +121,9 @@ def main(folder, part):
         losses, state = train_steps(make(model, count), NUM_STEPS)
         seen["losses"][f"{model}-{count}"] = losses[:COMPARED]
         seen["copies"][f"{model}-{count}"] = copies(state)
-    training.train_and_evaluate(make("mlp", 1), folder / "whole")
-    seen["whole"] = train_losses(folder / "whole")
+    if MOVES[part]:
+        training.train_and_evaluate(make("mlp", 1), folder / "whole")
+        seen["whole"] = train_losses(folder / "whole")
     for before, after in MOVES[part]:
         name = f"{before}-{after}"
         seen[name] = move(folder / name, before, after)

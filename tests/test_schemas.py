@@ -10,7 +10,6 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from runs_of_launch import launch
 
 from mnist_jax import data, digests, plots, predict, training
 from mnist_jax.config import Config, make_config
@@ -225,11 +224,11 @@ def test_a_metric_that_is_new_is_unknown_until_the_next_epoch(
     assert plots.draw_all(workdir)
 
 
-def test_other_data_of_the_same_name_are_refused_in_one_line(tmp_path):
+def test_other_data_of_the_same_name_are_refused_in_one_line(tmp_path, run_launch):
     settings = Config.from_dict(json.loads(CONFIG)).to_dict()
     records.write_config(tmp_path, settings, "0" * 64)
     data.prepare("digits")
-    _, errors = launch(
+    _, errors = run_launch(
         "--model=linear", "--dataset=digits", "--epochs=2", f"--workdir={tmp_path}",
         cwd=tmp_path, code=1,
     )  # fmt: skip

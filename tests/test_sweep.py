@@ -205,7 +205,14 @@ def test_a_search_that_was_stopped_gives_the_same_numbers(tmp_path):
     assert sorted(len(trial["scores"]) for trial in stopped.trials) == [1, 2, 3]
     stopped.run()
     assert stopped.trials == whole.trials
-    # Without its scores a search starts anew, whatever checkpoints are left.
+
+
+@pytest.mark.slow
+def test_a_search_without_its_scores_starts_anew(tmp_path):
+    """Whatever checkpoints are left."""
+    path, arguments = tmp_path / "sweep.json", searched(RATES)
+    whole = halving.Search(path, *arguments)
+    whole.run()
     path.unlink()
     again = halving.Search(path, *arguments)
     again.run()
