@@ -8,9 +8,11 @@
 A setting that is not given comes from the model's preset.
 """
 
-from mnist_jax import signals
+from mnist_jax import signals, streams
 
-signals.listen()  # before what takes a second to import
+# Before what takes a second to import.
+streams.open_closed()
+signals.listen()
 
 from absl import app, flags  # noqa: E402
 

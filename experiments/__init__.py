@@ -2,7 +2,8 @@
 
 import sys
 
-from mnist_jax import signals
+from mnist_jax import signals, streams
 
 if sys.argv[0] == "-m":  # as long as Python looks for the study that it is to run
-    signals.listen()  # before what takes a second to import
+    streams.open_closed()  # before what takes a second to import
+    signals.listen()

@@ -11,12 +11,14 @@ from typing import Any, NoReturn
 
 from absl import flags, logging
 
-from mnist_jax import compilation_cache, signals
+from mnist_jax import compilation_cache, signals, streams
 from mnist_jax.config import PRESET_SETTINGS, SETTINGS
 from mnist_jax.errors import EXPECTED
 from mnist_jax.parallel import multihost
 from mnist_jax.settings import ConfigError
 from mnist_jax.signals import Interrupted
+
+_BROKEN_PIPE = 141  # 128 + the number of SIGPIPE
 
 flags.disclaim_key_flags()  # `--help` shows them as the program's own
 
@@ -84,9 +86,7 @@ def make_main(
         if not flags.FLAGS["verbosity"].present:
             # The libraries report each of their steps at level INFO, absl's default.
             logging.set_verbosity(logging.WARNING)
-        if sys.stdout is not None:
-            # A file's name may have letters that the terminal lacks.
-            sys.stdout.reconfigure(errors="backslashreplace")
+        streams.take_any_text()
         try:
             if len(argv) > 1:
                 raise ConfigError(f"{argv[1]!r} is not a flag: write --name=value")
@@ -94,7 +94,10 @@ def make_main(
                 compilation_cache.start()
             with signals.advice(go_on):
                 body()
-            _flush()
+            streams.flush()
+        except BrokenPipeError:  # as `| head` leaves it: no news to anyone
+            streams.drop_output()
+            multihost.hard_exit(_BROKEN_PIPE)
         except EXPECTED as error:
             _end(1, f"error: {_one_line(error)}")
         except Interrupted as stop:
@@ -105,17 +108,6 @@ def make_main(
             _end(1, traceback.format_exc())
 
     return main
-
-
-def _flush() -> None:
-    """Writes what is printed, so that a full disk is an error as any other."""
-    if sys.stdout is None:
-        return
-    try:
-        sys.stdout.flush()
-    except OSError:
-        sys.stdout = None  # else Python tries again at its end, with a traceback
-        raise
 
 
 def _one_line(error: Exception) -> str:

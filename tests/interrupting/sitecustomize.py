@@ -15,18 +15,24 @@ _left = _LEFT
 
 
 def _send() -> None:
-    print("sent", file=open(os.environ["INTERRUPTED"], "w"))
+    print("sent", file=open(os.environ["INTERRUPT_SENT"], "w"))
     os.kill(os.getpid(), _NUMBER)
 
 
 def _hook(event, arguments):
     global _left
-    if event != _EVENT or _TEXT not in str(arguments) or _left < 0:
+    if event != _EVENT or _left < 0:
+        return
+    # An import comes with all of sys.path, too.
+    text = arguments[0] if event == "import" else str(arguments)
+    if _TEXT not in text:
         return
     _left -= 1
     if _left < 0:
         if _SECONDS:
-            threading.Timer(_SECONDS, _send).start()
+            timer = threading.Timer(_SECONDS, _send)
+            timer.daemon = True
+            timer.start()
         else:
             _send()
 
