@@ -1,12 +1,14 @@
 """One run by several real processes, which meet on 127.0.0.1."""
 
 import dataclasses
+import json
 import signal
 import socket
 
 import numpy as np
 import pytest
 from runs_of_launch import (
+    ROOT,
     assert_same_run,
     checkpoint_steps,
     error_line,
@@ -28,12 +30,13 @@ SMALL = (
 )  # fmt: skip
 
 
-def start_all(number, *arguments, cwd, others=(), devices=(1, 1, 1, 1)):
+def start_all(number, *arguments, cwd, others=(), devices=(1, 1, 1, 1), last=()):
     """Starts so many processes, each in a folder of its own in `cwd`.
 
     Args:
       others: flags of all but the first.
       devices: how many each has.
+      last: environment of the last one.
     """
     address = free_address()
     runs = []
@@ -49,6 +52,7 @@ def start_all(number, *arguments, cwd, others=(), devices=(1, 1, 1, 1)):
                 f"--process_id={i}",
                 cwd=folder,
                 XLA_FLAGS=DEVICES + str(devices[i]),
+                **dict(last if i == number - 1 else ()),
             )
         )
     return runs
@@ -182,6 +186,23 @@ def test_processes_that_would_train_differently_are_told(tmp_path):
         line = error_line(errors)
         assert "has other settings, data or versions than process" in line
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0, 0.5, 1.5])
+def test_a_signal_to_one_before_the_first_step_stops_all(tmp_path, seconds):
+    """While the data are read, the programs are compiled."""
+    moment = [signal.SIGINT, "import", "tensorflow_datasets.core", 0, seconds]
+    hook = {
+        "PYTHONPATH": f"{ROOT / 'tests/interrupting'}:{ROOT}",
+        "INTERRUPT": json.dumps(moment),
+        "INTERRUPT_SENT": str(tmp_path / "sent"),
+    }
+    command = (*SMALL, "--epochs=50", f"--workdir={tmp_path / 'run'}")
+    for status, errors in ends(start_all(2, *command, cwd=tmp_path, last=hook)):
+        assert (tmp_path / "sent").exists()
+        assert status == 128 + signal.SIGINT, errors
+        assert "stopped by SIGINT after step" in errors
 
 
 @pytest.mark.slow
