@@ -31,19 +31,14 @@ def start_python(
     *arguments: str | Path, cwd: Path | None = None, **environment: str
 ) -> subprocess.Popen:
     """Starts a Python program that imports the package from here."""
-    # Where this process ignores SIGINT, as a background job does, so would its child.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        return subprocess.Popen(
-            [sys.executable, *arguments],
-            cwd=cwd,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-    finally:
-        signal.signal(signal.SIGINT, before)
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def start(*arguments: str, cwd: Path, **environment: str) -> subprocess.Popen:

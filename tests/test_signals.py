@@ -54,7 +54,7 @@ IMPORTS = {
 DATA = {
     "import of tfds": ("import", "tensorflow_datasets.core", 3, 0),
     "data read": ("import", "sklearn.datasets", 0, 0.1),
-    "data written": ("import", "tensorflow_datasets.core.writer", 0, 0.5),
+    "data written": ("open", "dataset_info.json", 0, 0),
     "data moved": ("os.rename", ".preparing-", 0, 0),
 }
 BEGIN = {

@@ -2,7 +2,8 @@
 
 Python imports a module of this name before the program, so that the program itself runs
 as it is. INTERRUPT is JSON: the signal's number; one of Python's audit events, a text
-in its arguments and how many of these to let pass; seconds to wait then.
+in its arguments (of an import the beginning of the module's name) and how many of these
+to let pass; seconds to wait then.
 """
 
 import json
@@ -23,9 +24,11 @@ def _hook(event, arguments):
     global _left
     if event != _EVENT or _left < 0:
         return
-    # An import comes with all of sys.path, too.
-    text = arguments[0] if event == "import" else str(arguments)
-    if _TEXT not in text:
+    if event == "import":
+        is_it = arguments[0].startswith(_TEXT)
+    else:
+        is_it = _TEXT in str(arguments)
+    if not is_it:
         return
     _left -= 1
     if _left < 0:
