@@ -16,7 +16,13 @@ EPOCH = {
     "images_per_second": 100.0,
 }
 SECOND = {**EPOCH, "epoch": 2}
-RESULT = {**dict.fromkeys(records.RESULT_KEYS, 1), "test_accuracy": 1 / 3}
+RESULT = {
+    **dict.fromkeys(records.RESULT_KEYS, 2),
+    "class_names": list("0123456789"),
+    "test_accuracy": 1 / 3,
+    "per_class_accuracy": [1.0, 0.0, 0.0, *[None] * 7],
+    "confusion_matrix": [[1, *[0] * 9]] * 3 + [[0] * 10] * 7,
+}
 PREDICTIONS = records.Predictions(
     probabilities=np.full((3, 10), 0.1, np.float32),
     labels=np.arange(3, dtype=np.int32),
