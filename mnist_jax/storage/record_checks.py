@@ -48,7 +48,9 @@ def check_epochs(
             if epoch.get(name) is None:
                 raise ValueError(f"line {number}: {name} is null or missing")
     if len(epochs) != result.get("epochs", len(epochs)):
-        raise ValueError(f"{len(epochs)} lines for {result['epochs']} epochs")
+        raise ValueError(
+            f"{len(epochs)} lines, epochs of result.json is {result['epochs']}"
+        )
 
 
 def check_result(result: Mapping[str, Any]) -> None:
@@ -114,7 +116,7 @@ def check_predictions(predictions: Any, result: Mapping[str, Any] | None) -> Non
         ("sample_labels", num_classes - 1),
     ):
         if not ((found[name] >= 0) & (found[name] <= high)).all():
-            raise ValueError(f"{name} has values that are not from 0 to {high:g}")
+            raise ValueError(f"{name} has values that are not from 0 to {round(high)}")
     if result is not None:
         _check_same_run(predictions, np.array(result["confusion_matrix"]))
 

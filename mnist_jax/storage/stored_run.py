@@ -74,9 +74,10 @@ def check_workdir(
             "--workdir, or replace that run with --overwrite"
         )
     result = records.read_result(workdir)
-    if result is not None and result["epochs"] != settings.epochs:
-        error = ValueError(f"epochs is {result['epochs']}, expected {settings.epochs}")
-        raise records.damaged(workdir / records.RESULT, error)
+    for name in ("dataset", "epochs"):
+        if result is not None and result[name] != getattr(settings, name):
+            error = f"{name} is {result[name]!r}, in {records.CONFIG} it is another"
+            raise records.damaged(workdir / records.RESULT, ValueError(error))
     return result
 
 
