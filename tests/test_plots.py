@@ -119,6 +119,23 @@ def test_drawing_again_changes_no_record_and_gives_the_same_files(tmp_path):
     assert before == [(tmp_path / name).read_bytes() for name in names]
 
 
+@pytest.mark.parametrize(
+    "name, told",
+    [
+        ("config.json", "config.json is missing: restore"),
+        ("metrics.jsonl", "metrics.jsonl is missing: .* repeat the training command"),
+        ("predictions.npz", "predictions.npz is missing: .* repeat the training"),
+    ],
+)
+def test_a_file_that_a_finished_run_lost_is_told(tmp_path, name, told):
+    make_run(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(records.RecordsError, match=told) as caught:
+        plots.draw_all(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "figures").exists()
+
+
 def test_random_images_come_first_then_mistakes_by_confidence():
     labels = np.zeros(100, np.int32)
     probabilities = np.tile(np.float32([0.9, 0.1]), (100, 1))
