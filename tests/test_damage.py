@@ -187,7 +187,7 @@ def remove(*names):
         ),
         (
             [lines_cut_off, short_labels],
-            ["2 lines, epochs of result.json is 3", "labels is int32 [5]"],
+            ["2 of the 3 epochs of result.json", "labels is int32 [5]"],
         ),
     ],
     ids=["lost", "half", "values"],

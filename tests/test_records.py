@@ -157,7 +157,7 @@ def test_a_complete_run_has_all_epochs_and_predictions(tmp_path):
     with pytest.raises(records.RecordsError, match="metrics.jsonl is missing: "):
         records.read_metrics(tmp_path, RESULT)
     records.write_metrics(tmp_path, [EPOCH])
-    with pytest.raises(records.RecordsError, match="1 lines, epochs of .* is 2"):
+    with pytest.raises(records.RecordsError, match="1 of the 2 epochs of"):
         records.read_metrics(tmp_path, RESULT)
     nulls = RESULT | {"num_validation_images": 5}
     records.write_metrics(tmp_path, [EPOCH, SECOND])

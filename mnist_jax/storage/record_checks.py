@@ -49,7 +49,7 @@ def check_epochs(
                 raise ValueError(f"line {number}: {name} is null or missing")
     if len(epochs) != result.get("epochs", len(epochs)):
         raise ValueError(
-            f"{len(epochs)} lines, epochs of result.json is {result['epochs']}"
+            f"{len(epochs)} of the {result['epochs']} epochs of result.json"
         )
 
 
