@@ -1,12 +1,15 @@
 """The end of a run: the test set scored once, and what the figures need."""
 
 import importlib.metadata
+import math
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 
 import mnist_jax
 from mnist_jax import metrics
@@ -25,7 +28,11 @@ def conclude(
     compile_seconds: float,
     train_seconds: float,
 ) -> dict[str, Any]:
-    """Scores the test set and writes predictions.npz and result.json."""
+    """Scores the test set and writes predictions.npz and result.json.
+
+    A result.json that is there is kept, and a score that differs from its own is told:
+    the run was complete, and made again what it had lost.
+    """
     dataset, config = setup.dataset, setup.config
     logits = setup.predict(params, dataset.test_images)
     scores = metrics.score(logits, dataset.test_labels)
@@ -66,8 +73,31 @@ def conclude(
         "versions": versions(),
         "device": devices.describe(setup.trainer.devices),
     }
-    records.write_result(workdir, result)
-    return result
+    recorded = records.read_result(workdir)
+    if recorded is None:
+        records.write_result(workdir, result)
+        return result
+    _compare(result, recorded, workdir / records.RESULT)
+    return recorded
+
+
+def _compare(result: Mapping, recorded: Mapping, path: Path) -> None:
+    """Warns where the test set was scored otherwise than `recorded`."""
+    scores = [
+        f"{name} is {result[name]:g} now, {recorded[name]:g} there"
+        for name in result.keys() & recorded.keys()
+        if name.startswith("test_")
+        and not math.isclose(result[name], recorded[name], rel_tol=1e-5)
+    ]
+    if result["confusion_matrix"] != recorded["confusion_matrix"]:
+        scores.append("confusion_matrix differs")
+    if scores:
+        logging.warning(
+            "%s is kept, but scoring the test set again differs (%s): other versions "
+            "or hardware, or another checkpoint",
+            path,
+            "; ".join(sorted(scores)),
+        )
 
 
 def versions() -> dict[str, str]:

@@ -20,9 +20,8 @@ from mnist_jax.result import conclude
 from mnist_jax.signals import Interrupted
 from mnist_jax.snapshot import Clock, Epochs
 from mnist_jax.storage import records
-from mnist_jax.storage import workdir as workdir_lib
 from mnist_jax.storage.checkpoints import Checkpoints
-from mnist_jax.storage.stored_run import check_workdir
+from mnist_jax.storage.stored_run import complete_result, open_run
 from mnist_jax.training_setup import Setup
 
 
@@ -37,6 +36,9 @@ def train_and_evaluate(
     on_epochs: Callable[[Epochs], None] = lambda epochs: None,
 ) -> dict[str, Any] | None:
     """Trains, or goes on training, and scores the test set once at the end.
+
+    A run that has its result but lost metrics.jsonl or predictions.npz, or finds them
+    damaged, goes on from its last checkpoint too, which makes both again.
 
     Of several processes all call this, and the main one alone reads and writes
     `workdir`.
@@ -57,7 +59,9 @@ def train_and_evaluate(
       Interrupted: SIGINT or SIGTERM came; the run was saved.
     """
     with multihost.translate_lost_process(), contextlib.ExitStack() as held:
-        result = _in_main(lambda: None if overwrite else check_workdir(config, workdir))
+        result = None
+        if not overwrite:
+            result = _in_main(lambda: complete_result(config, workdir))
         if any(multihost.all_max(result is not None)):
             return result
         with multihost.propagate_errors(EXPECTED):
@@ -65,7 +69,10 @@ def train_and_evaluate(
         if multihost.is_multiprocess():
             multihost.check_same(training_setup.fingerprint(setup))
         with signals.noted():  # a run is not left half removed
-            opened = _in_main(lambda: _open(held, setup, workdir, overwrite))
+            sha256 = setup.dataset.sha256
+            opened = _in_main(
+                lambda: open_run(held, config, workdir, sha256, overwrite)
+            )
         result, checkpoints = opened or (None, None)
         if any(multihost.all_max(result is not None)):
             return result
@@ -91,18 +98,6 @@ def _in_main(function: Callable[[], Any]) -> Any:
         return function() if multihost.is_main_process() else None
 
 
-def _open(
-    held: contextlib.ExitStack, setup: Setup, workdir: Path, overwrite: bool
-) -> tuple[dict[str, Any] | None, Checkpoints | None]:
-    """Locks `workdir` until `held` closes; a result if another process was faster."""
-    config, sha256 = setup.config, setup.dataset.sha256
-    held.enter_context(workdir_lib.lock(workdir))
-    if not overwrite and (result := check_workdir(config, workdir, sha256)):
-        return result, None
-    workdir_lib.initialise(workdir, config.to_dict(), sha256, overwrite)
-    return None, held.enter_context(Checkpoints(workdir, config.identity()))
-
-
 def _begin(
     setup: Setup,
     workdir: Path,
@@ -116,7 +111,10 @@ def _begin(
         # Those after the checkpoint are made again.
         records.write_metrics(workdir, epochs)
         on_epochs(epochs)
-    trainer.start_epoch(int(trainer.state.step) // trainer.num_steps)
+    epoch = int(trainer.state.step) // trainer.num_steps
+    if epoch == setup.config.epochs:
+        return clock, epochs  # there is nothing left to train
+    trainer.start_epoch(epoch)
     seconds = signals.interruptible(lambda: _compile(setup))
     return clock._replace(compile=clock.compile + seconds), epochs
 

@@ -13,7 +13,7 @@ from runs_of_launch import (
     train_until,
 )
 
-from mnist_jax import predict
+from mnist_jax import plots, predict
 from mnist_jax.storage import records
 from mnist_jax.storage import workdir as workdir_lib
 from mnist_jax.storage.checkpoints import CheckpointError, Checkpoints
@@ -142,6 +142,135 @@ def test_no_sound_checkpoint_is_one_line_and_nothing_is_lost(half, make_checkpoi
     assert "--overwrite" in message and "\n" not in message and str(half) in message
     assert contents(half) == before
     assert not (half / records.DAMAGED).exists()
+
+
+def short_labels(workdir: Path) -> None:
+    predictions = records.read_predictions(workdir)
+    labels = predictions.labels[:5]
+    records.write_predictions(workdir, predictions._replace(labels=labels))
+
+
+def lines_cut_off(workdir: Path) -> None:
+    records.write_metrics(workdir, records.read_metrics(workdir)[:-1])
+
+
+def damage_in_place(name, damage):
+    def change(workdir: Path) -> None:
+        path = workdir / name
+        path.write_bytes(damage(path.read_bytes()))
+
+    return change
+
+
+def remove(*names):
+    def change(workdir: Path) -> None:
+        for name in names:
+            path = workdir / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "changes, told",
+    [
+        (
+            [remove(records.METRICS, records.PREDICTIONS)],
+            ["metrics.jsonl is missing", "predictions.npz is missing"],
+        ),
+        (
+            [
+                damage_in_place(records.METRICS, truncate),
+                damage_in_place(records.PREDICTIONS, truncate),
+            ],
+            ["metrics.jsonl is damaged", "predictions.npz is damaged"],
+        ),
+        (
+            [lines_cut_off, short_labels],
+            ["2 of the 3 epochs of result.json", "labels is int32 [5]"],
+        ),
+    ],
+    ids=["lost", "half", "values"],
+)
+def test_a_complete_run_makes_again_what_it_lost(
+    stopped, tmp_path, caplog, changes, told
+):
+    whole = stopped[1]
+    workdir = shutil.copytree(whole, tmp_path / "whole")
+    for change in changes:
+        change(workdir)
+    with pytest.raises(records.RecordsError, match="repeat the training command"):
+        plots.draw_all(workdir)
+    result = train_and_evaluate(make_mlp(), workdir)
+    assert result == records.read_result(whole)
+    assert_same_run(workdir, whole)
+    for name in (records.CONFIG, records.METRICS, records.RESULT):
+        assert (workdir / name).read_bytes() == (whole / name).read_bytes()
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 2, "and none on another score"
+    for line, text in zip(lines, told, strict=True):
+        assert text in line and "making it again" in line and "\n" not in line
+    assert len(plots.draw_all(workdir)) == 5
+
+
+def test_a_lost_file_and_a_damaged_last_checkpoint_end_in_the_same_run(
+    stopped, half, caplog
+):
+    train_and_evaluate(make_mlp(checkpoint_every=0), half)
+    last = checkpoint_steps(half)[-1]
+    remove(records.PREDICTIONS, f"checkpoints/{last}/params")(half)
+    result = (half / records.RESULT).read_bytes()
+    train_and_evaluate(make_mlp(), half)
+    assert (half / records.RESULT).read_bytes() == result
+    assert_same_run(half, stopped[1])
+    assert "scoring the test set again" not in caplog.text
+
+
+def test_a_score_that_is_another_one_is_told_and_not_recorded(
+    stopped, tmp_path, caplog
+):
+    workdir = shutil.copytree(stopped[1], tmp_path / "whole")
+    result = records.read_result(workdir)
+    accuracy = result["test_accuracy"]
+    result["test_accuracy"] = accuracy - 0.01
+    records.write_result(workdir, result)
+    remove(records.PREDICTIONS)(workdir)
+    assert train_and_evaluate(make_mlp(), workdir) == result
+    assert records.read_result(workdir) == result
+    [_, line] = [record.getMessage() for record in caplog.records]
+    expected = f"test_accuracy is {accuracy:g} now, {accuracy - 0.01:g} there"
+    assert "result.json is kept" in line and expected in line
+
+
+def test_a_lost_file_without_a_checkpoint_is_one_line(stopped, tmp_path):
+    workdir = shutil.copytree(stopped[1], tmp_path / "whole")
+    remove(records.PREDICTIONS, records.CHECKPOINTS)(workdir)
+    before = contents(workdir)
+    expected = "predictions.npz is missing; there is no checkpoint.*--overwrite"
+    with pytest.raises(records.RecordsError, match=expected) as caught:
+        train_and_evaluate(make_mlp(), workdir)
+    assert "\n" not in str(caught.value)
+    assert contents(workdir) == before
+
+
+@pytest.mark.parametrize(
+    "changed, told",
+    [
+        ({"test_accuracy": "high"}, "test_accuracy is 'high'"),
+        ({"epochs": 4}, "epochs is 4"),
+        ({"dataset": "mnist"}, "dataset is 'mnist'"),
+    ],
+)
+def test_a_damaged_result_is_refused_by_the_training_command(
+    stopped, tmp_path, changed, told
+):
+    workdir = shutil.copytree(stopped[1], tmp_path / "whole")
+    records.write_result(workdir, records.read_result(workdir) | changed)
+    before = contents(workdir)
+    expected = f"result.json is damaged .{told}.*: restore .* --overwrite"
+    with pytest.raises(records.RecordsError, match=expected):
+        train_and_evaluate(make_mlp(), workdir)
+    assert contents(workdir) == before
 
 
 def test_a_reader_changes_nothing_of_a_damaged_run(half):

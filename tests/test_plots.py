@@ -52,6 +52,7 @@ def make_run(workdir, num_mistakes=40, names=DIGITS, images=IMAGES):
     records.write_metrics(workdir, make_epochs(3))
     result = dict.fromkeys(records.RESULT_KEYS, 0)
     result |= {"class_names": list(names), "confusion_matrix": matrix.tolist()}
+    result |= {"per_class_accuracy": [0.0] * num_classes, "epochs": 3}
     records.write_result(workdir, result)
     records.write_predictions(
         workdir,
@@ -116,6 +117,23 @@ def test_drawing_again_changes_no_record_and_gives_the_same_files(tmp_path):
     second = [path.read_bytes() for path in plots.draw_all(tmp_path)]
     assert first == second
     assert before == [(tmp_path / name).read_bytes() for name in names]
+
+
+@pytest.mark.parametrize(
+    "name, told",
+    [
+        ("config.json", "config.json is missing: restore"),
+        ("metrics.jsonl", "metrics.jsonl is missing: .* repeat the training command"),
+        ("predictions.npz", "predictions.npz is missing: .* repeat the training"),
+    ],
+)
+def test_a_file_that_a_finished_run_lost_is_told(tmp_path, name, told):
+    make_run(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(records.RecordsError, match=told) as caught:
+        plots.draw_all(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "figures").exists()
 
 
 def test_random_images_come_first_then_mistakes_by_confidence():

@@ -10,9 +10,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from experiments.common import charts
+from experiments.common import charts, runs
 from experiments.common.report import Page, write_all
 from experiments.common.table import Table, column
+from mnist_jax.config import make_config
+from mnist_jax.storage import records
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
@@ -65,6 +67,35 @@ def test_a_run_of_other_settings_is_refused(compared, run_study):
     _, errors = run_study("accuracy.compare_models", *arguments, cwd=compared, code=1)
     assert "does not hold this study's run: delete it" in errors
     assert "Traceback" not in errors
+
+
+def test_runs_that_lost_files_make_them_again(tmp_path, capsys, caplog):
+    configs = {
+        name: make_config("linear", "digits", epochs=1, num_devices=1, seed=seed)
+        for seed, name in enumerate(("first", "second"))
+    }
+    before = runs.train_all(configs, tmp_path)
+    capsys.readouterr()
+    (tmp_path / "first" / "predictions.npz").unlink()
+    (tmp_path / "second" / "metrics.jsonl").write_text('{"epoch": 1, "train_l')
+    after = runs.train_all(configs, tmp_path)
+    assert caplog.text.count("making it again from the last checkpoint") == 2
+    assert "run 1 of 2: first\n" in capsys.readouterr().err
+    for name in configs:
+        assert after[name].result == before[name].result
+        assert after[name].epochs == before[name].epochs
+        for one, other in zip(
+            after[name].predictions, before[name].predictions, strict=True
+        ):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_a_run_of_a_study_with_a_damaged_result_is_told(tmp_path):
+    config = make_config("linear", "digits", epochs=1, num_devices=1)
+    [run] = runs.train_all({"run": config}, tmp_path).values()
+    records.write_result(run.workdir, run.result | {"test_accuracy": None})
+    with pytest.raises(records.RecordsError, match="delete it.*test_accuracy is None"):
+        runs.train_all({"run": config}, tmp_path)
 
 
 @pytest.mark.parametrize(

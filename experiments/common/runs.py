@@ -12,7 +12,7 @@ import numpy as np
 from mnist_jax.config import Config
 from mnist_jax.errors import first_line
 from mnist_jax.storage import records
-from mnist_jax.storage.stored_run import check_workdir
+from mnist_jax.storage.stored_run import complete_result
 from mnist_jax.training import TrainingError, train_and_evaluate
 
 
@@ -49,17 +49,11 @@ def train_all(configs: Mapping[str, Config], workdir: Path) -> dict[str, Run]:
     """
     runs: dict[str, Run] = {}
     began, trained = time.monotonic(), 0
-    missing = sum(not (workdir / n / records.RESULT).exists() for n in configs)
+    complete = {name: _is_complete(x, workdir / name) for name, x in configs.items()}
+    missing = list(complete.values()).count(False)
     for number, (name, config) in enumerate(configs.items(), 1):
         folder = workdir / name
-        try:
-            complete = check_workdir(config, folder) is not None
-        except records.RecordsError as error:
-            raise records.RecordsError(
-                f"{folder} does not hold this study's run: delete it, or give another "
-                f"--workdir ({first_line(error)})"
-            ) from error
-        if not complete:
+        if not complete[name]:
             left = _minutes_left(began, trained, missing - trained)
             print(f"run {number} of {len(configs)}: {name}{left}", file=sys.stderr)
             try:
@@ -75,6 +69,16 @@ def train_all(configs: Mapping[str, Config], workdir: Path) -> dict[str, Run]:
     return runs
 
 
+def _is_complete(config: Config, folder: Path) -> bool:
+    try:
+        return complete_result(config, folder) is not None
+    except records.RecordsError as error:
+        raise records.RecordsError(
+            f"{folder} does not hold this study's run: delete it, or give another "
+            f"--workdir ({first_line(error)})"
+        ) from error
+
+
 def read(config: Config, folder: Path) -> Run:
     """A finished run.
 
@@ -82,12 +86,12 @@ def read(config: Config, folder: Path) -> Run:
       RecordsError: one of its files is missing or damaged.
     """
     result = records.read_result(folder)
-    epochs = records.read_metrics(folder)
-    predictions = records.read_predictions(folder)
-    if result is None or not epochs or predictions is None:
+    if result is None:
         raise records.RecordsError(
             f"{folder} lacks files of its run: delete it, so that it is trained again"
         )
+    epochs = records.read_metrics(folder, result)
+    predictions = records.read_predictions(folder, result)
     return Run(config, folder, result, epochs, predictions)
 
 

@@ -21,22 +21,28 @@ def draw_all(workdir: Path) -> list[Path]:
       The files written.
 
     Raises:
-      RecordsError: there is no run, no epoch of it is finished, or a file is damaged.
+      RecordsError: there is no run, no epoch of it is finished, or a file is damaged
+        or missing; nothing was drawn.
     """
     from mnist_jax.plots import figures
 
     config = records.read_config(workdir)
-    epochs = records.read_metrics(workdir)
-    if config is None or not epochs:
+    result = records.read_result(workdir)
+    epochs = records.read_metrics(workdir, result)
+    if not epochs:
         raise records.RecordsError(
-            f"--workdir={workdir} holds no finished epoch: nothing to draw; give the "
-            "folder of a run"
+            f"--workdir={workdir} holds no finished epoch in a {records.METRICS}: "
+            "nothing to draw; give the folder of a run, or repeat the training command"
+        )
+    if config is None:
+        raise records.RecordsError(
+            f"{workdir / records.CONFIG} is missing: restore the file, or train again "
+            "with --overwrite"
         )
     title = run_title(config.settings)
     drawn = {"curves": figures.curves(epochs, title)}
-    result = records.read_result(workdir)
-    predictions = records.read_predictions(workdir)
-    if result is not None and predictions is not None:
+    if result is not None:
+        predictions = records.read_predictions(workdir, result)
         drawn |= _test_figures(result, predictions, title)
     folder = workdir / records.FIGURES
     return [_write(folder / f"{name}.png", figure) for name, figure in drawn.items()]

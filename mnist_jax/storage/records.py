@@ -23,7 +23,7 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +31,7 @@ import numpy as np
 
 from mnist_jax import signals
 from mnist_jax.errors import UserError, first_line
+from mnist_jax.storage import record_checks
 
 SCHEMA = 2
 CONFIG = "config.json"
@@ -51,7 +52,9 @@ RESULT_KEYS = (
     "class_names",
     "test_accuracy",
     "test_loss",
+    "per_class_accuracy",
     "confusion_matrix",
+    "num_params",
     "num_test_images",
     "epochs",
     "train_seconds",
@@ -59,6 +62,7 @@ RESULT_KEYS = (
 )
 
 _REMEDY = "restore the file, or train again with --overwrite"
+MAKE_AGAIN = "restore the file, or repeat the training command, which makes it again"
 
 # RecursionError: brackets in brackets in brackets.
 _READ_ERRORS = (OSError, ValueError, RecursionError)
@@ -130,26 +134,25 @@ def write_metrics(workdir: Path, epochs: Sequence[Mapping[str, Any]]) -> None:
     write_atomically(workdir / METRICS, "".join(f"{x}\n" for x in lines).encode())
 
 
-def read_metrics(workdir: Path) -> list[dict[str, Any]]:
+def read_metrics(
+    workdir: Path, result: Mapping[str, Any] | None = None
+) -> list[dict[str, Any]]:
     """The finished epochs, in order; an empty list where there are none.
 
     All values are numbers or None. Which metrics there are depends on the version that
-    wrote the line.
+    wrote the line. With the `result` of a complete run a lost epoch is a RecordsError.
     """
     path = workdir / METRICS
-    if not path.exists():
+    if not _exists(path, result):
         return []
     try:
         epochs = [json.loads(line) for line in path.read_text().splitlines()]
-        for number, epoch in enumerate(epochs, 1):
+        for epoch in epochs:
             _check(epoch, EPOCH_KEYS)
-            if not all(isinstance(x, int | float | None) for x in epoch.values()):
-                raise ValueError(f"line {number} has more than numbers")
-            if epoch["epoch"] != number:
-                raise ValueError(f"line {number} is that of epoch {epoch['epoch']}")
             del epoch["schema"]
+        record_checks.check_epochs(epochs, result)
     except _READ_ERRORS as error:
-        raise damaged(path, error) from error
+        raise damaged(path, error, MAKE_AGAIN) from error
     return epochs
 
 
@@ -160,7 +163,7 @@ def write_result(workdir: Path, result: Mapping[str, Any]) -> None:
 
 def read_result(workdir: Path) -> dict[str, Any] | None:
     """The final score of the run in `workdir`; None before the run's end."""
-    return read_json(workdir / RESULT, RESULT_KEYS)
+    return read_json(workdir / RESULT, RESULT_KEYS, check=record_checks.check_result)
 
 
 def write_predictions(workdir: Path, predictions: Predictions) -> None:
@@ -169,18 +172,25 @@ def write_predictions(workdir: Path, predictions: Predictions) -> None:
     write_atomically(workdir / PREDICTIONS, buffer.getvalue())
 
 
-def read_predictions(workdir: Path) -> Predictions | None:
-    """The test probabilities of a finished run; None before the run's end."""
+def read_predictions(
+    workdir: Path, result: Mapping[str, Any] | None = None
+) -> Predictions | None:
+    """The test probabilities of a finished run; None before the run's end.
+
+    With the `result` of a complete run, none or those of others are a RecordsError.
+    """
     path = workdir / PREDICTIONS
-    if not path.exists():
+    if not _exists(path, result):
         return None
     try:
         # From memory: np.load leaves a damaged file open.
         content = io.BytesIO(path.read_bytes())
         with np.load(content, allow_pickle=False) as arrays:
-            return Predictions(**{name: arrays[name] for name in Predictions._fields})
+            predictions = Predictions(*(arrays[x] for x in Predictions._fields))
+        record_checks.check_predictions(predictions, result)
     except Exception as error:  # zipfile, zlib and numpy each have their own
-        raise damaged(path, error) from error
+        raise damaged(path, error, MAKE_AGAIN) from error
+    return predictions
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -189,13 +199,23 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
+def _exists(path: Path, result: Mapping[str, Any] | None) -> bool:
+    """Whether there is such a file; a run that has a result must have it."""
+    if result is not None and not path.exists():
+        raise RecordsError(f"{path} is missing: {MAKE_AGAIN}")
+    return path.exists()
+
+
 def damaged(path: Path, error: Exception, remedy: str = _REMEDY) -> RecordsError:
     """What to say of a file that cannot be read."""
     return RecordsError(f"{path} is damaged ({first_line(error)}): {remedy}")
 
 
 def read_json(
-    path: Path, keys: Sequence[str], remedy: str = _REMEDY
+    path: Path,
+    keys: Sequence[str],
+    remedy: str = _REMEDY,
+    check: Callable[[dict[str, Any]], None] = lambda content: None,
 ) -> dict[str, Any] | None:
     """A JSON object with its 'schema'; None where there is no file.
 
@@ -203,6 +223,7 @@ def read_json(
       path: of a file that `write_json` wrote.
       keys: those without which it is taken for damaged.
       remedy: what to do then.
+      check: raises ValueError for values that cannot be.
 
     Raises:
       RecordsError: it is damaged, or of a later schema.
@@ -212,6 +233,7 @@ def read_json(
     try:
         content = json.loads(path.read_text())
         _check(content, keys)
+        check(content)
     except _READ_ERRORS as error:
         raise damaged(path, error, remedy) from error
     return content

@@ -1,11 +1,23 @@
-"""A run as its folder holds it: whether it is this one, and whether it is complete."""
+"""A run as its folder holds it: whether it is this one, whether it is complete, and
+opened to go on with.
 
+A complete run is result.json, metrics.jsonl and predictions.npz. Where one of the
+latter two is missing or damaged, the run goes on from its last checkpoint, where no
+step is left to train, and makes both again.
+"""
+
+import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from absl import logging
 
 from mnist_jax import data
 from mnist_jax.config import Config, ConfigError
 from mnist_jax.storage import records
+from mnist_jax.storage import workdir as workdir_lib
+from mnist_jax.storage.checkpoints import Checkpoints
 
 
 def read_config(workdir: Path) -> tuple[Config, str | None] | None:
@@ -27,7 +39,9 @@ def read_config(workdir: Path) -> tuple[Config, str | None] | None:
 def check_workdir(
     config: Config, workdir: Path, data_sha256: str | None = None
 ) -> dict[str, Any] | None:
-    """The result of this very run if `workdir` holds it complete, else None.
+    """The result of this very run if `workdir` holds one, else None.
+
+    Whether its other files are sound `complete_result` tells.
 
     Args:
       config: of this run.
@@ -36,7 +50,8 @@ def check_workdir(
         that of the prepared copy is asked for.
 
     Raises:
-      RecordsError: `workdir` holds another run, or one on other data.
+      RecordsError: `workdir` holds another run, or one on other data, or its
+        result.json is damaged.
     """
     stored = read_config(workdir)
     if stored is None:
@@ -58,4 +73,75 @@ def check_workdir(
             f"{workdir} holds another run ({'; '.join(different)}): give another "
             "--workdir, or replace that run with --overwrite"
         )
-    return records.read_result(workdir)
+    result = records.read_result(workdir)
+    for name in ("dataset", "epochs"):
+        if result is not None and result[name] != getattr(settings, name):
+            error = f"{name} is {result[name]!r}, in {records.CONFIG} it is another"
+            raise records.damaged(workdir / records.RESULT, ValueError(error))
+    return result
+
+
+def complete_result(
+    config: Config, workdir: Path, data_sha256: str | None = None
+) -> dict[str, Any] | None:
+    """`check_workdir`, and None where another file of the complete run is lost."""
+    result = check_workdir(config, workdir, data_sha256)
+    return None if result is None or _find_lost(workdir, result) else result
+
+
+def open_run(
+    held: contextlib.ExitStack,
+    config: Config,
+    workdir: Path,
+    data_sha256: str,
+    overwrite: bool,
+) -> tuple[dict[str, Any] | None, Checkpoints | None]:
+    """Locks `workdir` for this run until `held` closes.
+
+    Args:
+      held: takes the lock and the checkpoints.
+      config: of this run.
+      workdir: its folder; made if it does not exist.
+      data_sha256: of the data set that is to be trained on.
+      overwrite: replace the run that is there.
+
+    Returns:
+      The result, if another process was faster to complete the run; else the
+      checkpoints to go on from.
+
+    Raises:
+      RecordsError: as `check_workdir`; the folder is in use or cannot be written; or a
+        file of a complete run is lost, and there is no checkpoint to make it from.
+    """
+    held.enter_context(workdir_lib.lock(workdir))
+    result = None if overwrite else check_workdir(config, workdir, data_sha256)
+    lost = [] if result is None else _find_lost(workdir, result)
+    if result is not None and not lost:
+        return result, None
+    if result is None:
+        workdir_lib.initialise(workdir, config.to_dict(), data_sha256, overwrite)
+    checkpoints = held.enter_context(Checkpoints(workdir, config.identity()))
+    if lost and checkpoints.latest_step() is None:
+        raise records.RecordsError(
+            f"{'; '.join(lost)}; there is no checkpoint to make it from: restore the "
+            "file, or train again with --overwrite"
+        )
+    for what in lost:
+        logging.warning("%s; making it again from the last checkpoint", what)
+    return None, checkpoints
+
+
+def _find_lost(workdir: Path, result: Mapping[str, Any]) -> list[str]:
+    """What is missing or damaged of a complete run, one text for each file.
+
+    Args:
+      workdir: of the run.
+      result: of `check_workdir`.
+    """
+    lost = []
+    for read in (records.read_metrics, records.read_predictions):
+        try:
+            read(workdir, result)
+        except records.RecordsError as error:
+            lost.append(str(error).removesuffix(f": {records.MAKE_AGAIN}"))
+    return lost
