@@ -8,6 +8,7 @@ from matplotlib import ticker
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from mnist_jax.metrics import format_loss
 from mnist_jax.plots import style
 from mnist_jax.plots.canvas import bars, mosaic, shorten
 
@@ -66,7 +67,8 @@ def _draw_metric(
     if not points:
         return
     label, colour = _PARTS[part]
-    last = f"{points[-1][1]:.2%}" if metric == "accuracy" else f"{points[-1][1]:.4f}"
+    form = "{:.2%}".format if metric == "accuracy" else format_loss
+    last = form(points[-1][1])
     axis.plot(
         *zip(*points, strict=True),
         marker="o" if len(epochs) <= 30 else "none",
