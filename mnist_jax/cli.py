@@ -13,7 +13,7 @@ from absl import flags, logging
 
 from mnist_jax import compilation_cache, signals
 from mnist_jax.config import PRESET_SETTINGS, SETTINGS
-from mnist_jax.errors import EXPECTED
+from mnist_jax.errors import EXPECTED, UserErrors
 from mnist_jax.parallel import multihost
 from mnist_jax.settings import ConfigError
 from mnist_jax.signals import Interrupted
@@ -96,7 +96,7 @@ def make_main(
                 body()
             _flush()
         except EXPECTED as error:
-            _end(1, f"error: {_one_line(error)}")
+            _end(1, "\n".join(f"error: {line}" for line in _lines(error)))
         except Interrupted as stop:
             _end(128 + stop.signal_number, f"{stop}; {go_on}")
         except Exception:
@@ -116,6 +116,16 @@ def _flush() -> None:
     except OSError:
         sys.stdout = None  # else Python tries again at its end, with a traceback
         raise
+
+
+def _lines(error: Exception) -> list[str]:
+    """Of one error or several, and of an output that takes no more."""
+    errors = list(error.errors) if isinstance(error, UserErrors) else [error]
+    try:
+        _flush()  # what was done before the error came
+    except OSError as full:
+        errors.append(full)
+    return [_one_line(one) for one in errors]
 
 
 def _one_line(error: Exception) -> str:

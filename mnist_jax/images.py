@@ -39,7 +39,7 @@ def read_image(path: str | Path, shape: tuple[int, int] = (28, 28)) -> np.ndarra
     Args:
       path: a file in one of `FORMATS`, of any mode and at most `MAX_PIXELS`, with
         one digit on a plain background: ink on paper, chalk on a board, a drawing
-        with transparency. Of several frames the first is read.
+        with transparency. Of several frames the first is read. `~` is the home folder.
       shape: height H and width W of the result, pixels.
 
     Returns:
@@ -48,7 +48,7 @@ def read_image(path: str | Path, shape: tuple[int, int] = (28, 28)) -> np.ndarra
     Raises:
       ImageError: the file is missing, damaged, too large, or shows no strokes.
     """
-    path = Path(path)
+    path = _expand_user(Path(path))
     image = _read_grey(path)
     ink = _find_ink(image) if min(image.size) >= MIN_SIDE else None
     if ink is None:
@@ -58,6 +58,14 @@ def read_image(path: str | Path, shape: tuple[int, int] = (28, 28)) -> np.ndarra
         )
     digit = _scale(ink, max(1, round(min(shape) * BOX / FIELD)))
     return _place(digit, shape)[..., None]
+
+
+def _expand_user(path: Path) -> Path:
+    """With `~` as the home folder; as it is where no one has such a home."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
 
 
 def _read_grey(path: Path) -> Image.Image:

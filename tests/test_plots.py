@@ -2,6 +2,7 @@
 
 import string
 import sys
+import warnings
 
 import matplotlib.text
 import numpy as np
@@ -207,6 +208,73 @@ def test_a_users_images_are_drawn_with_their_names(tmp_path, num):
         assert picture.size[0] >= 400
     written = texts(figures.predictions(IMAGES[:num], None, rows, DIGITS, "t", names))
     assert {f"{name}\npredicted 0" for name in names} <= set(written)
+
+
+def test_of_many_images_of_a_user_the_first_are_drawn(tmp_path):
+    images, rows = np.zeros((720, 28, 28, 1), np.uint8), np.full((720, 10), 0.1)
+    path = plots.draw_image_predictions(
+        tmp_path / "x.png", ["a.png"] * 720, images, rows, DIGITS, "t"
+    )
+    with Image.open(path) as picture:
+        assert picture.size[1] < 2**13
+    assert plots.which_are_drawn(720) == "the first 60 of 720 images"
+    assert plots.which_are_drawn(60) == ""
+
+
+def test_a_figure_that_cannot_be_written_is_told_with_its_own_name(tmp_path):
+    (tmp_path / "figures").write_text("mine")
+    path = tmp_path / "figures/x.png"
+    with pytest.raises(records.RecordsError) as caught:
+        plots.draw_image_predictions(
+            path, ["a"], IMAGES[:1, ..., None], np.full((1, 10), 0.1), DIGITS, "t"
+        )
+    assert str(caught.value).startswith(f"{path} cannot be written (")
+
+
+MATH = "$_^$"  # which TeX could not parse
+
+
+def test_a_dollar_in_a_name_is_a_dollar():
+    names, rows = [MATH, "$", "\\frac$x$"], np.full((3, 3), 1 / 3)
+    labels = np.arange(3)
+    for figure in (
+        figures.samples(IMAGES[:3], labels, names, MATH),
+        figures.confusion_matrix(np.eye(3, dtype=int), names, MATH),
+        figures.predictions(IMAGES[:3], labels, rows, names, MATH, names),
+        figures.mistakes(IMAGES[:3], labels, rows, 3, names, MATH),
+    ):
+        assert style.to_png(figure)
+    axis = style.new_figure(4, 3, MATH).subplots()
+    axis.plot([0, 1], [0, 1], label=MATH)
+    axis.set_xlabel(MATH)
+    axis.xaxis.set_major_formatter(lambda x, _: MATH)
+    axis.legend()
+    assert style.to_png(axis.figure)
+
+
+def test_letters_that_the_font_lacks_are_told_once_for_a_figure(caplog):
+    figure = style.new_figure(4, 3, "two 文字 and 文")
+    figure.subplots().set_xlabel("\x01 字")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert style.to_png(figure)
+        style.to_png(style.new_figure(4, 3, "ψηφίο"))
+    [line] = [record.getMessage() for record in caplog.records]
+    assert "'two 文字 and 文' shows boxes" in line and "DejaVu Sans" in line
+    for letter in ("文", "字", "\\x01"):
+        assert letter in line
+
+
+def test_other_warnings_of_a_figure_are_shown():
+    figure = style.new_figure(4, 3, "t")
+
+    class Odd(matplotlib.text.Text):
+        def draw(self, renderer):
+            warnings.warn("odd", stacklevel=1)
+
+    figure.add_artist(Odd())
+    with pytest.warns(UserWarning, match="odd"):
+        style.to_png(figure)
 
 
 def test_many_series_have_distinct_styles():
