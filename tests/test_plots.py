@@ -210,14 +210,14 @@ def test_a_users_images_are_drawn_with_their_names(tmp_path, num):
     assert {f"{name}\npredicted 0" for name in names} <= set(written)
 
 
-def test_of_many_images_of_a_user_the_first_are_drawn(tmp_path):
+def test_of_many_images_of_a_user_the_first_are_drawn(monkeypatch):
+    monkeypatch.setattr(draw, "_write", lambda path, figure: figure)
     images, rows = np.zeros((720, 28, 28, 1), np.uint8), np.full((720, 10), 0.1)
-    path = plots.draw_image_predictions(
-        tmp_path / "x.png", ["a.png"] * 720, images, rows, DIGITS, "t"
-    )
-    with Image.open(path) as picture:
-        assert picture.size[1] < 2**13
-    assert plots.which_are_drawn(720) == "the first 60 of 720 images"
+    names = [f"{i}.png" for i in range(720)]
+    figure = plots.draw_image_predictions(None, names, images, rows, DIGITS, "t")
+    assert figure.get_figheight() * 150 < 2**13  # pixels
+    assert figure.get_suptitle() == "Predictions: t, the first 60 of 720 images"
+    assert "59.png\npredicted 0" in texts(figure)
     assert plots.which_are_drawn(60) == ""
 
 
