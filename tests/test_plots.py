@@ -185,6 +185,30 @@ def test_curves_leave_out_a_validation_that_is_not_there():
     assert "training, last 1.6200" in texts(without.figure)
 
 
+def test_no_legend_of_the_curves_hides_a_point():
+    epochs = make_epochs(3)
+    epochs[-1] |= {"train_loss": 1e30, "validation_loss": 1e31}
+    figure = figures.curves(epochs, "t")
+    style.to_png(figure)
+    for axis in figure.axes:
+        legend = axis.get_legend().get_window_extent()
+        assert legend.y0 >= axis.get_window_extent().y1
+        assert legend.x1 <= figure.bbox.x1
+    assert "training, last 1.000e+30" in texts(figure)
+
+
+@pytest.mark.parametrize("validation", [True, False])
+def test_one_epoch_is_a_point_between_ticks_and_lines_of_a_grid(validation):
+    figure = figures.curves(make_epochs(1, validation), "t")
+    for axis in figure.axes:
+        [point] = axis.lines[0].get_xydata()
+        assert axis.viewLim.contains(*point) and axis.lines[0].get_marker() == "o"
+        assert axis.get_xticks().tolist() == [0, 1, 2]
+        shown = [y for y in axis.get_yticks() if axis.viewLim.contains(1, y)]
+        assert len(shown) >= 3
+        assert all(line.get_visible() for line in axis.get_ygridlines())
+
+
 def test_every_further_metric_has_a_panel_with_the_epochs_that_have_it():
     epochs = make_epochs(4)
     del epochs[1]["train_loss"]
@@ -290,6 +314,21 @@ def test_logarithmic_axes_have_enough_plain_ticks(low, high):
     shown = [x for x in axis.get_xticks() if low <= x <= high]
     assert 3 <= len(shown) <= 8
     assert not any("e" in style.plain_number(x) for x in shown)
+
+
+@pytest.mark.parametrize("value", [0.1, 13.0, 1e6])
+def test_a_logarithmic_axis_of_one_value_has_ticks_around_it(value):
+    axis = style.new_figure(6, 4, "t").subplots()
+    axis.set(yscale="log", ylim=(value, value * (1 + 1e-15)))
+    style.plain_log_ticks(axis.yaxis)
+    low, high = axis.get_ylim()
+    assert low < 0.8 * value and high > 1.2 * value
+    assert sum(low <= x <= high for x in axis.get_yticks()) >= 3
+
+
+def test_numbers_on_an_axis_are_short():
+    texts = [style.plain_number(x) for x in (0.02, 1500, 12e6, 1e30)]
+    assert texts == ["0.02", "1,500", "12,000,000", "1e+30"]
 
 
 def test_pyplot_is_never_loaded():

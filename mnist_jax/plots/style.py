@@ -121,6 +121,13 @@ def clean(axis: Any, grid: str = "both") -> None:
     axis.set_axisbelow(True)
 
 
+def epoch_axis(axis: Any, first: int, last: int) -> None:
+    """Sets the x-axis to the epochs `first` to `last`, which may be the same."""
+    margin = 0.05 * (last - first) or 1
+    axis.set_xlim(first - margin, last + margin)
+    axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+
+
 def legend_below(figure: Figure, handles: Sequence[Any]) -> None:
     """One legend under all panels, in as few rows as the figure's width allows."""
     widths = [0.7 + 0.09 * len(x.get_label()) for x in handles]  # about, inches
@@ -140,6 +147,9 @@ def plain_log_ticks(axis: Any) -> None:
       axis: matplotlib's XAxis or YAxis; its limits must have been set.
     """
     low, high = sorted(axis.get_view_interval())
+    if high / low < 1.001:  # one value, apart by rounding errors
+        low, high = low / 1.3, high * 1.3
+        axis.axes.set(**{f"{axis.axis_name}lim": (low, high)})
     if high / low < 4:  # 1, 2 and 5 would be too few ticks
         axis.set_major_locator(ticker.MaxNLocator(5, steps=(1, 2, 2.5, 5, 10)))
     else:
