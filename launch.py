@@ -32,8 +32,12 @@ _WORKDIR = flags.DEFINE_string(
 _OVERWRITE = flags.DEFINE_boolean(
     "overwrite", False, "replace the run that the workdir holds"
 )
-_IMAGES = flags.DEFINE_list(
-    "images", None, "image files to classify, with --mode=predict"
+_IMAGES = flags.DEFINE_multi(
+    flags.ListParser(),
+    flags.CsvListSerializer(","),
+    "images",
+    None,
+    "image files to classify, with --mode=predict",
 )
 _TENSORBOARD = flags.DEFINE_boolean(
     "tensorboard",
@@ -74,7 +78,8 @@ def run() -> None:
     elif mode == "evaluate":
         commands.evaluate(workdir, settings["data_dir"], settings["raw_dir"])
     elif mode == "predict":
-        commands.predict_images(workdir, _IMAGES.value)
+        given = _IMAGES.value or []  # a list for each --images
+        commands.predict_images(workdir, [path for paths in given for path in paths])
     else:
         commands.plot(workdir)
 

@@ -13,7 +13,7 @@ from absl import flags, logging
 
 from mnist_jax import compilation_cache, signals, streams
 from mnist_jax.config import PRESET_SETTINGS, SETTINGS
-from mnist_jax.errors import EXPECTED
+from mnist_jax.errors import EXPECTED, UserErrors
 from mnist_jax.parallel import multihost
 from mnist_jax.settings import ConfigError
 from mnist_jax.signals import Interrupted
@@ -99,7 +99,7 @@ def make_main(
             streams.drop_output()
             multihost.hard_exit(_BROKEN_PIPE)
         except EXPECTED as error:
-            _end(1, f"error: {_one_line(error)}")
+            _end(1, "\n".join(f"error: {line}" for line in _lines(error)))
         except Interrupted as stop:
             _end(128 + stop.signal_number, f"{stop}; {go_on}")
         except Exception:
@@ -108,6 +108,18 @@ def make_main(
             _end(1, traceback.format_exc())
 
     return main
+
+
+def _lines(error: Exception) -> list[str]:
+    """Of one error or several, and of an output that takes no more."""
+    errors = list(error.errors) if isinstance(error, UserErrors) else [error]
+    try:
+        streams.flush()  # what was done before the error came
+    except BrokenPipeError:
+        pass
+    except OSError as full:
+        errors.append(full)
+    return [_one_line(one) for one in errors]
 
 
 def _one_line(error: Exception) -> str:

@@ -10,7 +10,8 @@ import numpy as np
 
 from mnist_jax import data, images, plots, predict, signals, tensorboard, training
 from mnist_jax.config import Config, ConfigError, absolute_folder, make_config
-from mnist_jax.errors import EXPECTED
+from mnist_jax.errors import EXPECTED, UserError, UserErrors
+from mnist_jax.metrics import format_loss
 from mnist_jax.parallel import devices, multihost
 from mnist_jax.storage import records
 from mnist_jax.storage import workdir as workdir_lib
@@ -129,10 +130,12 @@ def _together() -> Iterator[None]:
 
 
 def _print_result(result: Mapping[str, Any], workdir: Path) -> None:
+    epochs = f"{result['epochs']} epoch{'s' if result['epochs'] != 1 else ''}"
     print(
-        f"test accuracy {result['test_accuracy']:.2%}, loss {result['test_loss']:.4f} "
+        f"test accuracy {result['test_accuracy']:.2%}, "
+        f"loss {format_loss(result['test_loss'])} "
         f"on the {result['num_test_images']:,} test images of {result['dataset']}\n"
-        f"trained {result['epochs']} epochs in {result['train_seconds']:.1f} s, "
+        f"trained {epochs} in {result['train_seconds']:.1f} s, "
         f"compiled in {result['compile_seconds']:.1f} s\n"
         f"records in {workdir}, figures in {workdir / records.FIGURES}"
     )
@@ -151,14 +154,25 @@ def evaluate(workdir: str, data_dir: str | None, raw_dir: str | None) -> None:
         )
     for part, score in found.scores.items():
         print(
-            f"{part} accuracy {score['accuracy']:.2%}, loss {score['loss']:.4f} on "
+            f"{part} accuracy {score['accuracy']:.2%}, "
+            f"loss {format_loss(score['loss'])} on "
             f"{score['num_images']:,} images of {found.dataset}"
         )
 
 
 @signals.advice(_AGAIN)
-def predict_images(workdir: str, paths: Sequence[str] | None) -> None:
-    """Prints and draws the predictions for image files."""
+def predict_images(workdir: str, paths: Sequence[str]) -> None:
+    """Prints and draws the predictions for image files.
+
+    Args:
+      workdir: of a trained run.
+      paths: of the files; empty ones are left out.
+
+    Raises:
+      UserErrors: some files cannot be used, or the figure cannot be written. What can
+        be predicted is printed before.
+    """
+    paths = [path for path in paths if path]
     if not paths:
         raise ConfigError(
             "--mode=predict needs --images: give files, as in --images=a.png,b.png"
@@ -166,24 +180,53 @@ def predict_images(workdir: str, paths: Sequence[str] | None) -> None:
     folder = workdir_lib.parse(workdir)
     config = predict.load_config(folder)
     source = data.DATASETS[config.dataset]
-    pictures = np.stack([images.read_image(p, source.image_shape[:2]) for p in paths])
-    devices.start()
-    probabilities = predict.predict(folder, pictures)
-    names = source.class_names
+    pictures, errors = _read_images(paths, source.image_shape[:2])
+    if pictures:
+        devices.start()
+        shown, stack = (
+            [path for path, _ in pictures],
+            np.stack([x for _, x in pictures]),
+        )
+        probabilities = predict.predict(folder, stack)
+        _print_predictions(shown, probabilities, source.class_names)
+        try:
+            figure = plots.draw_image_predictions(
+                folder / records.FIGURES / "images.png",
+                [os.fsencode(Path(p).name).decode(errors="replace") for p in shown],
+                stack,
+                probabilities,
+                source.class_names,
+                f"{config.model} trained on {config.dataset}",
+            )
+            which = plots.which_are_drawn(len(shown))
+            print(f"figure {f'of {which} ' if which else ''}in {figure}")
+        except UserError as error:
+            errors.append(error)
+    if errors:
+        raise UserErrors(errors)
+
+
+def _read_images(
+    paths: Sequence[str], shape: tuple[int, int]
+) -> tuple[list[tuple[str, np.ndarray]], list[UserError]]:
+    """(path, picture) of those that can be read, and the errors of the others."""
+    pictures, errors = [], []
+    for path in paths:
+        try:
+            pictures.append((path, images.read_image(path, shape)))
+        except images.ImageError as error:
+            errors.append(error)
+    return pictures, errors
+
+
+def _print_predictions(
+    paths: Sequence[str], probabilities: np.ndarray, names: Sequence[str]
+) -> None:
     for path, row in zip(paths, probabilities, strict=True):
         shares = "  ".join(
             f"{name} {share:.3f}" for name, share in zip(names, row, strict=True)
         )
         print(f"{path}: {names[row.argmax()]} ({row.max():.1%})  [{shares}]")
-    figure = plots.draw_image_predictions(
-        folder / records.FIGURES / "images.png",
-        [os.fsencode(Path(path).name).decode(errors="replace") for path in paths],
-        pictures,
-        probabilities,
-        names,
-        f"{config.model} trained on {config.dataset}",
-    )
-    print(f"figure in {figure}")
 
 
 @signals.advice(_AGAIN)

@@ -7,116 +7,67 @@ levels kept, then centred in a 28 x 28 field by their centre of mass. The
 segmentation of the strokes is this project's own.
 """
 
-import stat
-import warnings
 from pathlib import Path
 
 import numpy as np
 import scipy  # scipy.ndimage loads at its first use: it is slow to import
 from PIL import Image, ImageFilter, ImageOps
 
-from mnist_jax.errors import UserError
+from mnist_jax import image_checks, image_files
+from mnist_jax.image_files import ImageError
 
-# The formats that users have; others start programs (EPS) or are never photos.
-FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
-MAX_PIXELS = 50_000_000
 FIELD = 28  # MNIST's image side
 BOX = 20  # side of the digit's box in it
 MIN_SIDE = 8
-WORKING_SIDE = 768  # a digit of a thirtieth of the photo still has 25 pixels
 # In pixels of MNIST's box. Its strokes are 2.0 pixels wide and more; a fineliner's,
 # scaled down, would be a grey thread that no classifier has seen.
 THINNEST_STROKE = 2.1
-
-
-class ImageError(UserError):
-    """An image file that cannot be used."""
 
 
 def read_image(path: str | Path, shape: tuple[int, int] = (28, 28)) -> np.ndarray:
     """Finds the digit in an image file and converts it to MNIST's form.
 
     Args:
-      path: a file in one of `FORMATS`, of any mode and at most `MAX_PIXELS`, with
-        one digit on a plain background: ink on paper, chalk on a board, a drawing
-        with transparency. Of several frames the first is read.
+      path: a file in one of `image_files.FORMATS`, of any mode and at most
+        `image_files.MAX_PIXELS`, with one digit on a plain background: ink on paper,
+        chalk on a board, a drawing with transparency. Of several frames the first is
+        read. `~` is the home folder.
       shape: height H and width W of the result, pixels.
 
     Returns:
       uint8 [H, W, 1], 0-255, light strokes on black.
 
     Raises:
-      ImageError: the file is missing, damaged, too large, or shows no strokes.
+      ImageError: the file is missing, damaged, too large, shows no strokes, or more
+        than a digit.
     """
-    path = Path(path)
-    image = _read_grey(path)
-    ink = _find_ink(image) if min(image.size) >= MIN_SIDE else None
+    path = image_files.expand_user(Path(path))
+    image = image_files.read_grey(path)
+    is_usable = min(image.size) >= MIN_SIDE and not image_checks.is_framed(image)
+    ink = _find_ink(image) if is_usable else None
     if ink is None:
-        raise ImageError(
-            f"{path}: no digit found, the image is blank, faint or tiny: write one "
-            "digit with a dark pen on plain paper and take the picture in even light"
-        )
+        raise ImageError(f"{path}: {_why_unusable(path, image)}")
     digit = _scale(ink, max(1, round(min(shape) * BOX / FIELD)))
     return _place(digit, shape)[..., None]
 
 
-def _read_grey(path: Path) -> Image.Image:
-    """The image upright, mode 'L', its longer side at most `WORKING_SIDE`."""
-    try:
-        if stat.S_ISDIR(mode := path.stat().st_mode):
-            raise ImageError(f"{path}: a folder: name the image files in it")
-        if not stat.S_ISREG(mode):
-            raise ImageError(f"{path}: a device, no file: save the image as a file")
-        if path.stat().st_size == 0:
-            raise ImageError(f"{path}: the file is empty: save or copy it again")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the header's size is checked below
-            with Image.open(path, formats=FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise Image.DecompressionBombError
-                grey = _to_grey(ImageOps.exif_transpose(image))
-    except ImageError:
-        raise
-    except FileNotFoundError:
-        raise ImageError(f"{path}: no such file: check name and folder") from None
-    except Image.DecompressionBombError:
-        raise ImageError(
-            f"{path}: more than {MAX_PIXELS // 1_000_000} megapixels: crop it to the "
-            "digit, or save it smaller"
-        ) from None
-    except Exception as error:  # every decoder has errors of its own
-        if reason := getattr(error, "strerror", None):  # the system's, not a decoder's
-            raise ImageError(
-                f"{path}: cannot be opened ({reason}): check name, folder and rights"
-            ) from error
-        raise ImageError(
-            f"{path}: cannot be read as an image ({type(error).__name__}): it is "
-            f"damaged or none of {', '.join(FORMATS)}; save it again as PNG"
-        ) from error
-    return grey.reduce(-(-max(grey.size) // WORKING_SIDE))
-
-
-def _to_grey(image: Image.Image) -> Image.Image:
-    """Any mode to mode 'L'; what is transparent takes a tone that sets strokes off."""
-    if image.mode[0] in "IF":  # 16 and 32 bits: convert() would clip them at 255
-        values = np.nan_to_num(np.asarray(image, np.float64), posinf=0, neginf=0)
-        values -= values.min()
-        values *= 255 / max(values.max(), 1e-9)
-        return Image.fromarray(values.astype(np.uint8))
-    if not image.has_transparency_data:
-        return image.convert("RGB").convert("L")
-    image = image.convert("RGBA")
-    grey, alpha = image.convert("RGB").convert("L"), image.getchannel("A")
-    seen = np.asarray(grey)[np.asarray(alpha) > 127]
-    if not seen.size:
-        return Image.new("L", image.size)
-    # A stroke on nothing needs a ground to show on, but a photo that is only cut
-    # out should not have its outline taken for a stroke.
-    some = seen[:: 1 + seen.size // 1_000_000]
-    low, tone, high = np.quantile(some, (0.002, 0.5, 0.998))
-    if 2 * seen.size < image.width * image.height or high - low < 25:
-        tone = 255 if tone < 128 else 0
-    return Image.composite(grey, Image.new("L", image.size, int(tone)), alpha)
+def _why_unusable(path: Path, image: Image.Image) -> str:
+    """What is wrong with a picture that shows no digit, and what to do."""
+    if min(image.size) >= MIN_SIDE:
+        if image_checks.is_framed(image):
+            return (
+                "more than a digit found, such as a frame or a table around the paper: "
+                "crop the picture to the digit on plain paper"
+            )
+        if image_checks.has_colours(image_files.read_rgb(path)):
+            return (
+                "too little contrast in brightness, ink and paper differ in colour "
+                "alone: write with a dark pen on light paper"
+            )
+    return (
+        "no digit found, the image is blank, faint or tiny: write one digit with a "
+        "dark pen on plain paper and take the picture in even light"
+    )
 
 
 def _find_ink(image: Image.Image) -> np.ndarray | None:

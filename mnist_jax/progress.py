@@ -6,6 +6,8 @@ from typing import Any
 
 import tqdm
 
+from mnist_jax.metrics import format_loss
+
 
 class Progress:
     """Progress over all steps of a run.
@@ -41,7 +43,7 @@ class Progress:
         self._bar.update(num_images)
         epoch = -(-self._bar.n // self._epoch_images)
         self._bar.set_description_str(f"epoch {epoch}/{self._num_epochs}", False)
-        self._bar.set_postfix_str(f"loss {loss:.4f}, accuracy {accuracy:.2%}")
+        self._bar.set_postfix_str(f"loss {format_loss(loss)}, accuracy {accuracy:.2%}")
 
     def end_epoch(self, measured: Mapping[str, Any]) -> None:
         """Prints the line of a finished epoch; `measured` as in metrics.jsonl."""
@@ -49,12 +51,12 @@ class Progress:
         left = (self._num_epochs - epoch) * self._epoch_images / rate
         parts = [
             f"epoch {epoch}/{self._num_epochs}",
-            f"loss {measured['train_loss']:.4f}",
+            f"loss {format_loss(measured['train_loss'])}",
             f"accuracy {measured['train_accuracy']:.2%}",
         ]
         if measured["validation_loss"] is not None:
             parts += [
-                f"validation loss {measured['validation_loss']:.4f}",
+                f"validation loss {format_loss(measured['validation_loss'])}",
                 f"accuracy {measured['validation_accuracy']:.2%}",
             ]
         parts += [f"{rate:,.0f} images/s", f"{left:.0f} s left"]

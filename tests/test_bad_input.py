@@ -76,6 +76,12 @@ MODES = {
     "plot what": ("--mode=plot", "--mode=plot needs --workdir", "give the folder"),
     "predict what": (PREDICT, "--mode=predict needs --images", "give files"),
     "predict nothing": (f"{PREDICT} --images=", "needs --images", "give files"),
+    "predict commas": (f"{PREDICT} --images=,,", "needs --images", "give files"),
+    "predict with data": (
+        f"{PREDICT} --images=digit.png --data_dir=early",
+        "--data_dir has no effect with --mode=predict", "leave it out",
+    ),
+    "plot with raw files": (f"{PLOT} --raw_dir=cut", "--raw_dir has no effect with"),
     "evaluate with a seed": (f"{EVALUATE} --seed=1", "--seed has no", "leave it out"),
     "plot a model": (f"{PLOT} --model=cnn", "--model has no", "leave it out"),
     "plot nowhere": ("--mode=plot --workdir=none", "--workdir=none", "give the folder"),
@@ -187,7 +193,7 @@ RUN_FILES = {
     "plot: epoch of no loss": ("metrics.jsonl", b'{"epoch": 1}\n', "restore"),
     "train, plot: result of nothing": ("result.json", b"{}", "restore"),
     "plot: predictions damaged": ("predictions.npz", b"PK\3\4", "restore"),
-    "plot: figures in the way": ("figures", b"", "give "),
+    "plot: figures in the way": ("figures", b"", "a copy of the run as --workdir"),
 }
 
 
@@ -359,9 +365,37 @@ def test_mode_or_folder_that_does_not_serve(launch, here, arguments, told):
 
 @pytest.mark.parametrize("image, told", table(IMAGES))
 def test_image_that_cannot_be_read(launch, here, image, told):
-    arguments = [*PREDICT.split(), f"--images=digit.png,{image}"]
+    arguments = [*PREDICT.split(), f"--images={image}"]
     done = assert_told(launch, here, arguments, f"error: {image}: ", *told)
     assert done.peak_bytes < 2**29
+
+
+def test_images_that_can_be_read_are_classified_beside_those_that_cannot(launch, here):
+    shutil.copy(here / "digit.png", here / "läufe.png")
+    arguments = [
+        "--images=blank.png,digit.png,,missing.png", "--images=~/läufe.png,",
+        "--images=text.png,digit.png",
+    ]  # fmt: skip
+    done = launch(*PREDICT.split(), *arguments, cwd=here, HOME=str(here))
+    assert done.code == 1
+    *lines, figure = done.output.splitlines()
+    paths = ["digit.png", "~/läufe.png", "digit.png"]
+    assert [line.partition(": ")[0] for line in lines] == paths
+    assert len({line.partition(": ")[2] for line in lines}) == 1
+    assert figure == "figure in run/figures/images.png"
+    errors = [line.split(": ")[:2] for line in done.errors.splitlines()]
+    bad = ["blank.png", "missing.png", "text.png"]
+    assert errors == [["error", path] for path in bad]
+
+
+def test_predictions_are_printed_where_their_figure_cannot_be_written(launch, here):
+    with changed_run(here, "figures", b""):
+        arguments = ["--mode=predict", "--workdir=changed", "--images=digit.png"]
+        done = launch(*arguments, cwd=here)
+    assert done.code == 1 and done.output.startswith("digit.png: ")
+    [line] = done.errors.splitlines()
+    assert line.startswith("error: changed/figures/images.png cannot be written (")
+    assert "give a copy of the run as --workdir" in line
 
 
 @pytest.mark.parametrize("file, told", table(RUN_FILES))
@@ -421,6 +455,8 @@ def test_names_of_any_script_serve_even_where_figures_cannot_show_them(launch, h
     assert done.code == 0 and f"records in {workdir}, figures in" in done.output
     arguments = ["--mode=predict", f"--workdir={workdir}", f"--images={image}"]
     done = launch(*arguments, cwd=here)
-    assert (done.code, done.errors) == (0, "")
+    assert done.code == 0
+    [line] = done.errors.splitlines()
+    assert "lacks the letters '文字'; rename the file" in line
     assert f"{image}: " in done.output
     assert (workdir / "figures/images.png").exists()

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.common import charts, prediction_charts
+from experiments.accuracy.search import chart as search_chart
+from experiments.accuracy.search.space import Range
+from experiments.common import charts, prediction_charts, table
 from mnist_jax import metrics
 from mnist_jax.plots import style
 
@@ -70,6 +72,50 @@ def test_pareto_joins_the_models_that_none_beats(drawn):
     parameters, seconds = drawn[0].axes
     front = [axis.lines[-1].get_xdata().tolist() for axis in (parameters, seconds)]
     assert front == [[7_850, 101_770, 225_034, 1_000_000], [4.0, 12.4, 100.0]]
+
+
+def test_pareto_of_one_model_and_seed_has_its_point_in_a_grid(drawn):
+    row = make_row("linear", [0.87, 0.87], 650, 0.1) | {"test_accuracies": [0.87]}
+    charts.pareto([row], "t")
+    for axis in drawn[0].axes:
+        point = axis.lines[0].get_xydata()[0]
+        assert axis.viewLim.contains(*point)
+        for ticks, limits in (
+            (axis.get_xticks(), axis.get_xlim()), (axis.get_yticks(), axis.get_ylim()),
+        ):  # fmt: skip
+            assert sum(limits[0] <= x <= limits[1] for x in ticks) >= 3
+
+
+def test_curves_of_one_epoch_have_whole_epochs_below(drawn):
+    scores = {"train_loss": 0.5, "validation_loss": 0.6, "validation_accuracy": 0.9}
+    charts.curves({"gru": [[scores]]}, "t")
+    for axis in drawn[0].axes:
+        assert axis.get_xticks().tolist() == [0, 1, 2]
+        assert axis.lines[0].get_marker() == "o"
+
+
+def test_legends_stand_below_the_panels(drawn):
+    row = {"notebook": "a", "name": "x", "test_accuracies": [0.9], "at_least": 0.9}
+    charts.claims([row], "t")
+    charts.lines({"mlp": ([1, 2], [3, 4])}, ("x", "y"), "t")
+    for figure in drawn:
+        [legend], axis = figure.legends, figure.axes[0]
+        assert legend.get_window_extent().y1 <= axis.get_window_extent().y0
+
+
+def test_a_search_on_a_logarithmic_scale_has_plain_ticks(drawn):
+    trials = [
+        {"settings": {"learning_rate": rate}, "scores": [{"validation_accuracy": 0.9}]}
+        for rate in (2e-4, 5e-2)
+    ]
+    search_chart.draw(trials, {"learning_rate": Range(1e-4, 1e-1)}, "t")
+    assert "0.001" in texts(drawn[0])
+    assert not any("$" in text for text in texts(drawn[0]))
+
+
+def test_one_is_no_plural():
+    counts = [table.counted(number, "trial") for number in (0, 1, 2, 1200)]
+    assert counts == ["0 trials", "1 trial", "2 trials", "1,200 trials"]
 
 
 def test_curves_show_the_mean_over_seeds_and_a_band(drawn):

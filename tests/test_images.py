@@ -231,6 +231,56 @@ def test_blank_noisy_paper_is_refused(path, tone):
         read_image(path)
 
 
+def _frame(image, distance, width, tone=10):
+    far = image.width - 1 - distance
+    ImageDraw.Draw(image).rectangle(
+        (distance, distance, far, far), outline=tone, width=width
+    )
+    return image
+
+
+@pytest.mark.parametrize("invert", [False, True])
+@pytest.mark.parametrize("turned", [0, 3])
+@pytest.mark.parametrize("distance, width", [(0, 8), (0, 60), (10, 3), (30, 15)])
+def test_a_digit_in_a_frame_is_told(path, distance, width, turned, invert):
+    image = _frame(_seven(corner=(110, 90)), distance, width)
+    image = image.rotate(turned, Image.Resampling.BICUBIC, fillcolor=10)
+    (ImageOps.invert(image) if invert else image).save(path)
+    with pytest.raises(ImageError, match="more than a digit found.*: crop the picture"):
+        read_image(path)
+
+
+def test_strokes_that_are_rectangles_are_no_frames(path):
+    zero = _frame(Image.new("L", (300, 300), 230), 60, 30)
+    assert _read(zero, path)[14, 14] == 0
+    eight = zero.copy()
+    ImageDraw.Draw(eight).rectangle((60, 140, 240, 160), fill=10)
+    for image in (eight, ImageOps.invert(zero), ImageOps.invert(eight)):
+        assert _read(image, path).max() == 255
+    one = Image.new("L", (300, 300), 230)
+    ImageDraw.Draw(one).rectangle((120, 30, 180, 270), fill=30)
+    assert _read(one, path)[14, 14] == 255
+
+
+def test_ink_as_bright_as_its_paper_is_told(path):
+    red, green = (220, 20, 20), (0, 136, 0)  # of 80 of 255 each
+    strokes = _seven(ink=255, paper=0)
+    Image.composite(
+        Image.new("RGB", strokes.size, green), Image.new("RGB", strokes.size, red),
+        strokes,
+    ).save(path)  # fmt: skip
+    with pytest.raises(ImageError, match="too little contrast in brightness.*: write"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "RGBA", "CMYK"])
+def test_blank_pictures_of_any_mode_are_called_blank(path, mode):
+    path = path.with_suffix(".tiff")
+    Image.new(mode, (60, 60)).save(path)
+    with pytest.raises(ImageError, match="blank"):
+        read_image(path)
+
+
 _STARTS = [b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF89a", b"P5 9 9"]
 _SIDE = st.integers(1, 40)
 _SHAPES = st.tuples(_SIDE, _SIDE) | st.tuples(_SIDE, _SIDE, st.integers(2, 4))

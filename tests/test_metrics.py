@@ -1,9 +1,11 @@
+import contextlib
+import io
 import math
 
 import numpy as np
 import pytest
 
-from mnist_jax import metrics
+from mnist_jax import metrics, progress
 
 LOGITS = np.array([[0.0, 0.0], [0.0, math.log(3.0)]], np.float32)
 LABELS = np.array([0, 1], np.int32)
@@ -19,6 +21,25 @@ def test_sparse_cross_entropy_by_hand():
 def test_one_hot_cross_entropy_equals_sparse():
     got = metrics.one_hot_cross_entropy(LOGITS, np.eye(2, dtype=np.float32)[LABELS])
     np.testing.assert_allclose(got, LOSSES, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "loss, text",
+    [(0.7106, "0.7106"), (123.4567, "123.4567"), (1234.5, "1.234e+03")]
+    + [(3.3e37, "3.300e+37"), (-2e9, "-2.000e+09"), (math.nan, "nan")],
+)
+def test_losses_are_told_in_bounded_width(loss, text):
+    assert metrics.format_loss(loss) == text
+    line = {
+        "epoch": 1, "train_loss": loss, "train_accuracy": 0.1, "validation_loss": loss,
+        "validation_accuracy": 0.2, "images_per_second": 9.0,
+    }  # fmt: skip
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), progress.Progress(2, 9, 0) as bar:
+        bar.end_epoch(line)
+    assert said.getvalue().startswith(
+        f"epoch 1/2  loss {text}  accuracy 10.00%  validation loss {text}  accuracy"
+    )
 
 
 def test_label_smoothing_by_hand():

@@ -2,6 +2,7 @@
 
 import string
 import sys
+import warnings
 
 import matplotlib.text
 import numpy as np
@@ -202,6 +203,30 @@ def test_curves_leave_out_a_validation_that_is_not_there():
     assert "training, last 1.6200" in texts(without.figure)
 
 
+def test_no_legend_of_the_curves_hides_a_point():
+    epochs = make_epochs(3)
+    epochs[-1] |= {"train_loss": 1e30, "validation_loss": 1e31}
+    figure = figures.curves(epochs, "t")
+    style.to_png(figure)
+    for axis in figure.axes:
+        legend = axis.get_legend().get_window_extent()
+        assert legend.y0 >= axis.get_window_extent().y1
+        assert legend.x1 <= figure.bbox.x1
+    assert "training, last 1.000e+30" in texts(figure)
+
+
+@pytest.mark.parametrize("validation", [True, False])
+def test_one_epoch_is_a_point_between_ticks_and_lines_of_a_grid(validation):
+    figure = figures.curves(make_epochs(1, validation), "t")
+    for axis in figure.axes:
+        [point] = axis.lines[0].get_xydata()
+        assert axis.viewLim.contains(*point) and axis.lines[0].get_marker() == "o"
+        assert axis.get_xticks().tolist() == [0, 1, 2]
+        shown = [y for y in axis.get_yticks() if axis.viewLim.contains(1, y)]
+        assert len(shown) >= 3
+        assert all(line.get_visible() for line in axis.get_ygridlines())
+
+
 def test_every_further_metric_has_a_panel_with_the_epochs_that_have_it():
     epochs = make_epochs(4)
     del epochs[1]["train_loss"]
@@ -227,6 +252,73 @@ def test_a_users_images_are_drawn_with_their_names(tmp_path, num):
     assert {f"{name}\npredicted 0" for name in names} <= set(written)
 
 
+def test_of_many_images_of_a_user_the_first_are_drawn(monkeypatch):
+    monkeypatch.setattr(draw, "_write", lambda path, figure: figure)
+    images, rows = np.zeros((720, 28, 28, 1), np.uint8), np.full((720, 10), 0.1)
+    names = [f"{i}.png" for i in range(720)]
+    figure = plots.draw_image_predictions(None, names, images, rows, DIGITS, "t")
+    assert figure.get_figheight() * 150 < 2**13  # pixels
+    assert figure.get_suptitle() == "Predictions: t, the first 60 of 720 images"
+    assert "59.png\npredicted 0" in texts(figure)
+    assert plots.which_are_drawn(60) == ""
+
+
+def test_a_figure_that_cannot_be_written_is_told_with_its_own_name(tmp_path):
+    (tmp_path / "figures").write_text("mine")
+    path = tmp_path / "figures/x.png"
+    with pytest.raises(records.RecordsError) as caught:
+        plots.draw_image_predictions(
+            path, ["a"], IMAGES[:1, ..., None], np.full((1, 10), 0.1), DIGITS, "t"
+        )
+    assert str(caught.value).startswith(f"{path} cannot be written (")
+
+
+MATH = "$_^$"  # which TeX could not parse
+
+
+def test_a_dollar_in_a_name_is_a_dollar():
+    names, rows = [MATH, "$", "\\frac$x$"], np.full((3, 3), 1 / 3)
+    labels = np.arange(3)
+    for figure in (
+        figures.samples(IMAGES[:3], labels, names, MATH),
+        figures.confusion_matrix(np.eye(3, dtype=int), names, MATH),
+        figures.predictions(IMAGES[:3], labels, rows, names, MATH, names),
+        figures.mistakes(IMAGES[:3], labels, rows, 3, names, MATH),
+    ):
+        assert style.to_png(figure)
+    axis = style.new_figure(4, 3, MATH).subplots()
+    axis.plot([0, 1], [0, 1], label=MATH)
+    axis.set_xlabel(MATH)
+    axis.xaxis.set_major_formatter(lambda x, _: MATH)
+    axis.legend()
+    assert style.to_png(axis.figure)
+
+
+def test_letters_that_the_font_lacks_are_told_once_for_a_figure(caplog):
+    figure = style.new_figure(4, 3, "two 文字 and 文")
+    figure.subplots().set_xlabel("\x01 字")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert style.to_png(figure)
+        style.to_png(style.new_figure(4, 3, "ψηφίο"))
+    [line] = [record.getMessage() for record in caplog.records]
+    assert "'two 文字 and 文' shows boxes" in line and "DejaVu Sans" in line
+    for letter in ("文", "字", "\\x01"):
+        assert letter in line
+
+
+def test_other_warnings_of_a_figure_are_shown():
+    figure = style.new_figure(4, 3, "t")
+
+    class Odd(matplotlib.text.Text):
+        def draw(self, renderer):
+            warnings.warn("odd", stacklevel=1)
+
+    figure.add_artist(Odd())
+    with pytest.warns(UserWarning, match="odd"):
+        style.to_png(figure)
+
+
 def test_many_series_have_distinct_styles():
     styles = {tuple(style.series_style(i).values()) for i in range(28)}
     assert len(styles) == 28
@@ -240,6 +332,21 @@ def test_logarithmic_axes_have_enough_plain_ticks(low, high):
     shown = [x for x in axis.get_xticks() if low <= x <= high]
     assert 3 <= len(shown) <= 8
     assert not any("e" in style.plain_number(x) for x in shown)
+
+
+@pytest.mark.parametrize("value", [0.1, 13.0, 1e6])
+def test_a_logarithmic_axis_of_one_value_has_ticks_around_it(value):
+    axis = style.new_figure(6, 4, "t").subplots()
+    axis.set(yscale="log", ylim=(value, value * (1 + 1e-15)))
+    style.plain_log_ticks(axis.yaxis)
+    low, high = axis.get_ylim()
+    assert low < 0.8 * value and high > 1.2 * value
+    assert sum(low <= x <= high for x in axis.get_yticks()) >= 3
+
+
+def test_numbers_on_an_axis_are_short():
+    texts = [style.plain_number(x) for x in (0.02, 1500, 12e6, 1e30)]
+    assert texts == ["0.02", "1,500", "12,000,000", "1e+30"]
 
 
 def test_pyplot_is_never_loaded():

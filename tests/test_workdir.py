@@ -17,6 +17,46 @@ def test_overwriting_removes_the_run_and_nothing_else(tmp_path):
     assert names == ["config.json", "notes.txt"]
 
 
+def make_run(folder):
+    records.write_config(folder, OLD, "ab12")
+    records.write_metrics(folder, [EPOCH])
+    (folder / "checkpoints/39").mkdir(parents=True)
+
+
+def test_overwriting_removes_a_link_and_not_what_it_points_to(tmp_path):
+    run, album = tmp_path / "run", tmp_path / "album"
+    make_run(run)
+    album.mkdir()
+    (album / "curves.png").write_text("mine")
+    (run / "figures").symlink_to(album)
+    (run / "tensorboard").symlink_to(tmp_path / "nowhere")
+    workdir.initialise(run, NEW, "cd34", overwrite=True)
+    assert [path.name for path in run.iterdir()] == ["config.json"]
+    assert (album / "curves.png").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["figures", "metrics.jsonl", "checkpoints/39"])
+def test_what_cannot_be_overwritten_is_told_before_anything_is_removed(
+    tmp_path, monkeypatch, name
+):
+    make_run(tmp_path)
+    path = tmp_path / name
+    if name == "figures":
+        path.write_text("mine")
+    elif name == "metrics.jsonl":
+        path.unlink()
+        path.mkdir()
+    else:  # root may change any folder
+        monkeypatch.setattr(
+            workdir.os, "access", lambda folder, _: str(folder) != str(path)
+        )
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(records.RecordsError, match=f"{path} (is no|must not be)"):
+        workdir.initialise(tmp_path, NEW, "cd34", overwrite=True)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert records.read_config(tmp_path) == (OLD, "ab12")
+
+
 def test_a_workdir_that_is_a_file_is_refused(tmp_path):
     path = tmp_path / "file"
     path.write_text("mine")

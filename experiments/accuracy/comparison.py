@@ -7,6 +7,7 @@ import numpy as np
 
 from experiments.common import charts, prediction_charts, runs
 from experiments.common.runs import Run
+from experiments.common.table import counted
 from mnist_jax import data, metrics
 
 _WRONG = 40  # images shown
@@ -78,7 +79,7 @@ def draw(
     """The charts: name -> (caption, PNG)."""
     names, labels = dataset.class_names, dataset.test_labels
     seeds = rows[0]["seeds"]
-    on = f"{dataset.name}, {runs.count_seeds(seeds)}"
+    on = f"{dataset.name}, {counted(len(seeds), 'seed')}"
     epochs = {m: [run.epochs for run in own] for m, own in all_runs.items()}
     classes = {row["model"]: row["per_class_accuracy"] for row in rows}
     matrices = {

@@ -27,7 +27,7 @@ from absl import app, flags
 from experiments.common import charts, columns, runs, study_flags
 from experiments.common.machine import run_process
 from experiments.common.report import write_all
-from experiments.common.table import Table, column
+from experiments.common.table import Table, column, counted
 from mnist_jax import cli, data, models
 from mnist_jax.config import Config, ConfigError, make_config
 from mnist_jax.errors import UserError
@@ -136,7 +136,9 @@ def study() -> None:
         folder = f"{given.dataset}-{given.preset}-{model}"
         rows.append(summarize([run(c, workdir / f"{folder}-{c.seed}") for c in own]))
     table, name = Table(COLUMNS, rows), f"{given.preset}-{given.dataset}"
-    title = f"{given.dataset}, {given.preset} preset, {runs.count_seeds(given.seeds)}"
+    title = (
+        f"{given.dataset}, {given.preset} preset, {counted(len(given.seeds), 'seed')}"
+    )
     files = {
         f"{name}.json": {"dataset": given.dataset, "rows": rows},
         f"{name}.md": table.to_markdown(),

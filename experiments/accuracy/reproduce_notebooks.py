@@ -32,7 +32,7 @@ from experiments.accuracy.search.halving import Search
 from experiments.common import charts, columns, runs, study_flags
 from experiments.common.report import Page, write_all
 from experiments.common.runs import Run
-from experiments.common.table import Column, Table, column
+from experiments.common.table import Column, Table, column, counted
 from mnist_jax import cli, data
 from mnist_jax.parallel import devices
 
@@ -69,7 +69,7 @@ def tune(
         for own in settings
     ]
     configs = [recipe.config(dataset, 0, **folders) for recipe in recipes]
-    print(f"tuning: {len(configs)} trials", file=sys.stderr)
+    print(f"tuning: {counted(len(configs), 'trial')}", file=sys.stderr)
     search = Search(workdir / "search.json", configs, settings, _HALVING)
     search.run()
     search.forget_states()
@@ -164,7 +164,7 @@ def study() -> None:
     table = Table(COLUMNS, rows)
     page.heading("All")
     page.table(table)
-    png = charts.claims(rows, f"{dataset}, {runs.count_seeds(seeds)}")
+    png = charts.claims(rows, f"{dataset}, {counted(len(seeds), 'seed')}")
     page.figure(png, "Test error of each recipe and what is claimed of it.")
     files = {
         "notebooks.json": {"dataset": dataset, "seeds": seeds, "rows": rows},

@@ -32,9 +32,10 @@ from experiments.accuracy.search.chart import as_text, draw
 from experiments.accuracy.search.halving import Search
 from experiments.common import study_flags
 from experiments.common.report import Page, write_all
-from experiments.common.table import Column, Table, column
+from experiments.common.table import Column, Table, column, counted
 from mnist_jax import cli, data
 from mnist_jax.config import SETTINGS, make_config
+from mnist_jax.metrics import format_loss
 from mnist_jax.parallel import devices
 
 _SHOWN = 10  # rows of the table in Markdown and on the terminal
@@ -80,7 +81,7 @@ def make_table(search: Search) -> Table:
             *map(_setting_column, names),
             column("epochs", "epochs", "{:d}"),
             column("validation accuracy", "validation_accuracy", "{:.2%}"),
-            column("validation loss", "validation_loss", "{:.4f}"),
+            Column("validation loss", lambda row: format_loss(row["validation_loss"])),
         ),
         rows,
     )
@@ -126,7 +127,7 @@ def study() -> None:
 
     table = make_table(search)
     shown = Table(table.columns, table.rows[:_SHOWN])
-    title = f"{given.model} on {dataset}: {len(settings)} trials"
+    title = f"{given.model} on {dataset}: {counted(len(settings), 'trial')}"
     png = draw(search.trials, space, title)
     best = search.trials[search.ranking()[0]]["settings"]
     again = command(given, dataset, best)

@@ -121,7 +121,7 @@ def curves(runs: Mapping[str, Sequence[Epochs]], title: str) -> bytes:
                 band = values.min(0), values.max(0)
                 axis.fill_between(number, *band, color=look["color"], alpha=0.2, lw=0)
         axis.set(xlabel="epoch", ylabel=label, yscale="log")
-        axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+        style.epoch_axis(axis, 1, number[-1])
         style.plain_log_ticks(axis.yaxis)
         style.clean(axis)
     style.legend_below(figure, axis.get_legend_handles_labels()[0])
@@ -177,7 +177,7 @@ def lines(
         if part.get_scale() == "log":
             style.plain_log_ticks(part)
     style.clean(axis)
-    axis.legend(frameon=False)
+    style.legend_below(figure, axis.lines)
     return style.to_png(figure)
 
 
@@ -216,8 +216,8 @@ def claims(rows: Rows, title: str) -> bytes:
     for tick, colour in zip(other.get_yticklabels(), colours, strict=True):
         tick.set_color(colour)
     if any(row["at_least"] for row in rows):
-        axis.plot([], [], "|", color="black", markersize=12, mew=2, label="claim")
-        axis.legend(frameon=True, loc="best")
+        look = {"color": "black", "markersize": 12, "mew": 2}
+        style.legend_below(figure, axis.plot([], [], "|", label="claim", **look))
     return style.to_png(figure)
 
 

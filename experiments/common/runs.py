@@ -101,11 +101,6 @@ def mean_std(values: Sequence[float]) -> tuple[float, float]:
     return statistics.fmean(values), std
 
 
-def count_seeds(seeds: Sequence[Any]) -> str:
-    """'1 seed' or '3 seeds', for a title."""
-    return f"{len(seeds)} seed{'s'[: len(seeds) > 1]}"
-
-
 def summarize(runs: Sequence[Run]) -> dict[str, Any]:
     """One row of runs that differ by seed alone: accuracies, 0 to 1, and seconds."""
     accuracies = [run.result["test_accuracy"] for run in runs]

@@ -40,6 +40,7 @@ from experiments.speed.frameworks.processes import BenchmarkError
 from experiments.speed.frameworks.registry import FRAMEWORKS, INTERPRETERS, MATMUL
 from experiments.speed.timing import take_turn
 from mnist_jax import cli, data, signals
+from mnist_jax.metrics import format_loss
 from mnist_jax.parallel import devices
 
 _PAUSE = 0.5  # seconds; a framework's idle threads spin for some time before they sleep
@@ -172,7 +173,7 @@ def describe(measured: Mapping[str, Any]) -> str:
     """One measurement in words."""
     if "gflops" in measured:
         return f"{measured['gflops']:.0f} GFLOP/s"
-    return f"{measured['seconds']:.3f} s, loss {measured['loss']:.4f}"
+    return f"{measured['seconds']:.3f} s, loss {format_loss(measured['loss'])}"
 
 
 def say(text: str) -> None:

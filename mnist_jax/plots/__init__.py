@@ -4,7 +4,7 @@
 figures can be drawn again at any time.
 """
 
-from mnist_jax.plots.draw import draw_all, draw_image_predictions
+from mnist_jax.plots.draw import draw_all, draw_image_predictions, which_are_drawn
 from mnist_jax.plots.select_examples import select_examples
 
-__all__ = ["draw_all", "draw_image_predictions", "select_examples"]
+__all__ = ["draw_all", "draw_image_predictions", "select_examples", "which_are_drawn"]

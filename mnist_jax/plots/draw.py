@@ -9,6 +9,8 @@ import numpy as np
 from mnist_jax.plots.select_examples import NUM_MISTAKES, NUM_RANDOM, rank_mistakes
 from mnist_jax.storage import records
 
+MAX_IMAGES = 60  # of a user in one figure: 20 rows, a picture of 5,600 pixels
+
 # matplotlib is imported inside the functions: it is slow, and training needs none.
 
 
@@ -21,8 +23,8 @@ def draw_all(workdir: Path) -> list[Path]:
       The files written.
 
     Raises:
-      RecordsError: there is no run, no epoch of it is finished, or a file is damaged
-        or missing; nothing was drawn.
+      RecordsError: there is no run, no epoch of it is finished, a file is damaged or
+        missing, and nothing was drawn; or a figure cannot be written.
     """
     from mnist_jax.plots import figures
 
@@ -92,6 +94,8 @@ def draw_image_predictions(
 ) -> Path:
     """Draws a user's images as the model saw them, with the probabilities.
 
+    Of more than `MAX_IMAGES` images the first are drawn, as the title says.
+
     Args:
       path: the PNG file.
       names: N, of the images.
@@ -102,17 +106,42 @@ def draw_image_predictions(
 
     Returns:
       `path`.
+
+    Raises:
+      RecordsError: the file cannot be written.
     """
     from mnist_jax.plots import figures
 
+    if which := which_are_drawn(len(images)):
+        title = f"{title}, {which}"
+    shown = slice(MAX_IMAGES)
     figure = figures.predictions(
-        images[..., 0], None, probabilities, class_names, title, names
+        images[shown, ..., 0],
+        None,
+        probabilities[shown],
+        class_names,
+        title,
+        names[shown],
     )
     return _write(path, figure)
+
+
+def which_are_drawn(num_images: int) -> str:
+    """'the first 60 of 700 images', or nothing where a figure shows them all."""
+    if num_images <= MAX_IMAGES:
+        return ""
+    return f"the first {MAX_IMAGES} of {num_images:,} images"
 
 
 def _write(path: Path, figure: Any) -> Path:
     from mnist_jax.plots.style import to_png
 
-    records.write_atomically(path, to_png(figure))
+    png = to_png(figure)
+    try:
+        records.write_atomically(path, png)
+    except OSError as error:
+        raise records.RecordsError(
+            f"{path} cannot be written ({error.strerror or error}): give that folder "
+            "room and the right to write, or give a copy of the run as --workdir"
+        ) from error
     return path

@@ -8,6 +8,7 @@ from matplotlib import ticker
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from mnist_jax.metrics import format_loss
 from mnist_jax.plots import style
 from mnist_jax.plots.canvas import bars, mosaic, shorten
 
@@ -38,18 +39,17 @@ def curves(epochs: Sequence[Mapping[str, Any]], title: str) -> Figure:
         part, _, metric = key.partition("_")
         if part in _PARTS:
             found[metric] = None
-    first, last = epochs[0]["epoch"], epochs[-1]["epoch"]
-    margin = 0.05 * (last - first) or 1
     figure, axes = style.panels(len(found), 5.5, 3.7, title, columns=2)
     for axis, metric in zip(axes, found, strict=True):
         for part in _PARTS:
             _draw_metric(axis, epochs, part, metric)
         axis.set(xlabel="epoch", ylabel=metric.replace("_", " "))
-        axis.set_xlim(first - margin, last + margin)
-        axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+        style.epoch_axis(axis, epochs[0]["epoch"], epochs[-1]["epoch"])
         style.clean(axis)
         if axis.lines:
-            axis.legend(loc="best", frameon=True)
+            # Above the panel: inside it would hide points of some runs.
+            look = {"ncols": 2, "columnspacing": 1, "handlelength": 1.5}
+            axis.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, **look)
         if metric == "accuracy":
             axis.yaxis.set_major_formatter(ticker.PercentFormatter(1))
         elif metric == "loss":
@@ -66,7 +66,8 @@ def _draw_metric(
     if not points:
         return
     label, colour = _PARTS[part]
-    last = f"{points[-1][1]:.2%}" if metric == "accuracy" else f"{points[-1][1]:.4f}"
+    form = "{:.2%}".format if metric == "accuracy" else format_loss
+    last = form(points[-1][1])
     axis.plot(
         *zip(*points, strict=True),
         marker="o" if len(epochs) <= 30 else "none",

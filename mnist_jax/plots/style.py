@@ -1,13 +1,17 @@
 """The palette and the style of every figure; matplotlib without pyplot."""
 
 import io
+import re
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import matplotlib
 import numpy as np
+from absl import logging
 from matplotlib import ticker
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 # Okabe and Ito, "Color Universal Design" (2008): colour-blind readers can tell them
 # apart.
@@ -27,6 +31,8 @@ DASHES = ("-", "--", ":", "-.")
 MARKERS = "osD^vP*X"
 
 _DPI = 150
+# What matplotlib warns of, for each letter: its number and the font.
+_NO_GLYPH = r"Glyph (\d+) .*missing from font\(s\) (.*)\."
 
 
 def new_figure(width: float, height: float, title: str) -> Figure:
@@ -62,13 +68,38 @@ def panels(
 
 
 def to_png(figure: Figure) -> bytes:
-    """The figure as a PNG file; equal figures give equal bytes."""
+    """The figure as a PNG file; equal figures give equal bytes.
+
+    No text is parsed as math: a `$` in the name of a file or class is a `$`. Letters
+    that the font lacks become boxes, which one warning tells.
+    """
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        # A file's name may have letters that the font lacks; a box stands for them.
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
+    with (
+        matplotlib.rc_context({"text.parse_math": False}),  # of ticks made on drawing
+        warnings.catch_warnings(record=True) as caught,
+    ):
+        warnings.filterwarnings("always", message=_NO_GLYPH)
+        for text in figure.findobj(Text):
+            text.set_parse_math(False)
         figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
+    _tell_boxes(figure, caught)
     return buffer.getvalue()
+
+
+def _tell_boxes(figure: Figure, caught: Sequence[warnings.WarningMessage]) -> None:
+    """Warns once of all letters that the font lacks; shows other warnings as usual."""
+    missing = {}  # a set in order
+    for one in caught:
+        if found := re.match(_NO_GLYPH, str(one.message)):
+            missing[chr(int(found[1]))] = found[2]
+        else:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+    if missing:
+        logging.warning(
+            "the figure %r shows boxes: its font, %s, lacks the letters %r; rename the "
+            "file or class to see its name there",
+            figure.get_suptitle(), next(iter(missing.values())), "".join(missing),
+        )  # fmt: skip
 
 
 def series_style(number: int, marker: bool = False) -> dict[str, str]:
@@ -90,6 +121,13 @@ def clean(axis: Any, grid: str = "both") -> None:
     axis.set_axisbelow(True)
 
 
+def epoch_axis(axis: Any, first: int, last: int) -> None:
+    """Sets the x-axis to the epochs `first` to `last`, which may be the same."""
+    margin = 0.05 * (last - first) or 1
+    axis.set_xlim(first - margin, last + margin)
+    axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+
+
 def legend_below(figure: Figure, handles: Sequence[Any]) -> None:
     """One legend under all panels, in as few rows as the figure's width allows."""
     widths = [0.7 + 0.09 * len(x.get_label()) for x in handles]  # about, inches
@@ -109,6 +147,9 @@ def plain_log_ticks(axis: Any) -> None:
       axis: matplotlib's XAxis or YAxis; its limits must have been set.
     """
     low, high = sorted(axis.get_view_interval())
+    if high / low < 1.001:  # one value, apart by rounding errors
+        low, high = low / 1.3, high * 1.3
+        axis.axes.set(**{f"{axis.axis_name}lim": (low, high)})
     if high / low < 4:  # 1, 2 and 5 would be too few ticks
         axis.set_major_locator(ticker.MaxNLocator(5, steps=(1, 2, 2.5, 5, 10)))
     else:
@@ -120,5 +161,5 @@ def plain_log_ticks(axis: Any) -> None:
 
 
 def plain_number(value: float, _: Any = None) -> str:
-    """'12,000', '1.5' or '0.02': without an exponent from a ten thousandth upwards."""
-    return f"{value:,.0f}" if value >= 1000 else f"{value:g}"
+    """'12,000', '1.5' or '0.02': without an exponent from a ten thousandth to 10^9."""
+    return f"{value:,.0f}" if 1000 <= value < 1e9 else f"{value:g}"

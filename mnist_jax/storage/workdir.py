@@ -95,7 +95,8 @@ def initialise(
       overwrite: first remove the files of the run that is there, and nothing else.
 
     Raises:
-      RecordsError: the folder cannot be written, or holds what belongs to no run.
+      RecordsError: the folder cannot be written, or holds what belongs to no run;
+        nothing was removed.
     """
     try:
         unknown = (
@@ -108,14 +109,42 @@ def initialise(
                 "--workdir, or remove them with --overwrite"
             )
         if overwrite:
+            _check_removable(workdir)
             for name in _FILES:
                 (workdir / name).unlink(missing_ok=True)
             for name in _FOLDERS:
-                if (workdir / name).exists():
+                if (workdir / name).is_symlink():
+                    (workdir / name).unlink()  # what it points to is kept
+                elif (workdir / name).exists():
                     shutil.rmtree(workdir / name)
         records.write_config(workdir, settings, data_sha256)
     except OSError as error:
         raise _unwritable(workdir, error) from error
+
+
+def _check_removable(workdir: Path) -> None:
+    """Refuses before the first removal what would stop at a later one.
+
+    Raises:
+      RecordsError: a file is where a run has a folder, or the other way round, or a
+        folder must not be changed.
+    """
+    for name in (*_FILES, *_FOLDERS):
+        path = workdir / name
+        if path.is_symlink() or not path.exists():
+            continue
+        if path.is_dir() != (name in _FOLDERS):
+            expected = "folder" if name in _FOLDERS else "file"
+            raise RecordsError(
+                f"{path} is no {expected}, so it is of no run and --overwrite keeps "
+                "it: move it away, or give another --workdir"
+            )
+        for folder, _, _ in os.walk(path):
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise RecordsError(
+                    f"{folder} must not be changed, nothing was removed: give the "
+                    "right to write there, or another --workdir"
+                )
 
 
 def _unwritable(workdir: Path, error: OSError) -> RecordsError:

@@ -8,6 +8,7 @@ from experiments.accuracy.notebooks.recipes import Notebook, Tuning
 from experiments.common import charts, prediction_charts
 from experiments.common.runs import Run, mean_std
 from mnist_jax import plots
+from mnist_jax.metrics import format_loss
 from mnist_jax.storage import records
 
 Runs = Mapping[str, Sequence[Run]]  # by recipe, one for each seed
@@ -89,8 +90,8 @@ def _losses(runs: Runs) -> list[str]:
         lowest = validation.argmin()
         sentences.append(
             f"{name}: validation loss is lowest after epoch {lowest + 1} "
-            f"({validation[lowest]:.4f}) and ends at {validation[-1]:.4f}, training "
-            f"loss at {train:.4f}."
+            f"({format_loss(validation[lowest])}) and ends at "
+            f"{format_loss(validation[-1])}, training loss at {format_loss(train)}."
         )
     return sentences
 

@@ -35,6 +35,8 @@ def draw(trials: Sequence[Mapping[str, Any]], space: Space, title: str) -> bytes
             linewidth=0.4,
         )  # fmt: skip
         panel.set_xlabel(name)
+        if panel.get_xscale() == "log":
+            style.plain_log_ticks(panel.xaxis)
         style.clean(panel)
     # A trial that learned nothing must not press all others into one line.
     low = np.quantile(accuracy, 0.25)
