@@ -13,8 +13,8 @@ import numpy as np
 import scipy  # scipy.ndimage loads at its first use: it is slow to import
 from PIL import Image, ImageFilter, ImageOps
 
-from mnist_jax import image_checks, image_files
-from mnist_jax.image_files import ImageError
+from mnist_jax.images import checks, files
+from mnist_jax.images.files import ImageError
 
 FIELD = 28  # MNIST's image side
 BOX = 20  # side of the digit's box in it
@@ -28,8 +28,8 @@ def read_image(path: str | Path, shape: tuple[int, int] = (28, 28)) -> np.ndarra
     """Finds the digit in an image file and converts it to MNIST's form.
 
     Args:
-      path: a file in one of `image_files.FORMATS`, of any mode and at most
-        `image_files.MAX_PIXELS`, with one digit on a plain background: ink on paper,
+      path: a file in one of `files.FORMATS`, of any mode and at most
+        `files.MAX_PIXELS`, with one digit on a plain background: ink on paper,
         chalk on a board, a drawing with transparency. Of several frames the first is
         read. `~` is the home folder.
       shape: height H and width W of the result, pixels.
@@ -41,9 +41,9 @@ def read_image(path: str | Path, shape: tuple[int, int] = (28, 28)) -> np.ndarra
       ImageError: the file is missing, damaged, too large, shows no strokes, or more
         than a digit.
     """
-    path = image_files.expand_user(Path(path))
-    image = image_files.read_grey(path)
-    is_usable = min(image.size) >= MIN_SIDE and not image_checks.is_framed(image)
+    path = files.expand_user(Path(path))
+    image = files.read_grey(path)
+    is_usable = min(image.size) >= MIN_SIDE and not checks.is_framed(image)
     ink = _find_ink(image) if is_usable else None
     if ink is None:
         raise ImageError(f"{path}: {_why_unusable(path, image)}")
@@ -54,12 +54,12 @@ def read_image(path: str | Path, shape: tuple[int, int] = (28, 28)) -> np.ndarra
 def _why_unusable(path: Path, image: Image.Image) -> str:
     """What is wrong with a picture that shows no digit, and what to do."""
     if min(image.size) >= MIN_SIDE:
-        if image_checks.is_framed(image):
+        if checks.is_framed(image):
             return (
                 "more than a digit found, such as a frame or a table around the paper: "
                 "crop the picture to the digit on plain paper"
             )
-        if image_checks.has_colours(image_files.read_rgb(path)):
+        if checks.has_colours(files.read_rgb(path)):
             return (
                 "too little contrast in brightness, ink and paper differ in colour "
                 "alone: write with a dark pen on light paper"
