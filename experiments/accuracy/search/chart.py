@@ -37,6 +37,7 @@ def draw(trials: Sequence[Mapping[str, Any]], space: Space, title: str) -> bytes
         panel.set_xlabel(name)
         if panel.get_xscale() == "log":
             style.plain_log_ticks(panel.xaxis)
+            panel.tick_params(axis="x", labelrotation=45, labelsize=8)
         style.clean(panel)
     # A trial that learned nothing must not press all others into one line.
     low = np.quantile(accuracy, 0.25)
