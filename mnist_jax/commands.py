@@ -111,10 +111,10 @@ def _train(
         if multihost.is_main_process():
             if events:
                 events.write(records.read_metrics(folder))
-            plots.draw_all(folder)
             if not starts:
                 print(f"{folder} was complete before; --overwrite trains it again")
             _print_result(result, folder)
+            plots.draw_all(folder)
 
 
 def default_workdir(config: Config) -> Path:
@@ -183,10 +183,8 @@ def predict_images(workdir: str, paths: Sequence[str]) -> None:
     pictures, errors = _read_images(paths, source.image_shape[:2])
     if pictures:
         devices.start()
-        shown, stack = (
-            [path for path, _ in pictures],
-            np.stack([x for _, x in pictures]),
-        )
+        shown = [path for path, _ in pictures]
+        stack = np.stack([picture for _, picture in pictures])
         probabilities = predict.predict(folder, stack)
         _print_predictions(shown, probabilities, source.class_names)
         try:
