@@ -19,7 +19,7 @@ import zlib
 import jax
 import numpy as np
 import pytest
-from test_data import small_files
+from small_data import small_files
 from test_records import PREDICTIONS
 
 from mnist_jax import data
