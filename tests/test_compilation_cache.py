@@ -88,7 +88,9 @@ def test_damaged_programs_are_compiled_again(filled):
     root, results = filled
     first, second, *rest = programs(root)
     content = bytearray(first.read_bytes())
-    content[len(content) // 2] ^= 1
+    middle = len(content) // 2
+    # One bit may leave what a compressed file holds as it is.
+    content[middle : middle + 16] = bytes(x ^ 255 for x in content[middle:][:16])
     first.write_bytes(content)
     second.write_bytes(second.read_bytes()[:100])
     hits, again = run_damaged(root)
@@ -189,12 +191,12 @@ def test_the_users_own_cache_is_left_to_jax(tmp_path, monkeypatch):
 def test_the_least_used_programs_leave_when_it_grows_too_large(tmp_path):
     code = f"""
 from mnist_jax import compilation_cache
-compilation_cache.MAX_BYTES = 60_000
+compilation_cache.MAX_BYTES = 40_000
 {PROGRAMS}
-for n in range(3, 40):
+for n in range(3, 25):
     jax.jit(lambda x: jnp.sin(x) + n)(jnp.ones(n))
 """
     run_python("-c", code, tmp_path)
     found = programs(tmp_path)
-    assert 1 < len(found) < 38
-    assert sum(path.stat().st_size for path in found) <= 60_000
+    assert 1 < len(found) < 23
+    assert sum(path.stat().st_size for path in found) <= 40_000

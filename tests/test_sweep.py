@@ -219,6 +219,7 @@ def test_a_search_without_its_scores_starts_anew(tmp_path):
     assert again.trials == whole.trials
 
 
+@pytest.mark.slow
 def test_survivors_may_have_one_weight_decay(tmp_path):
     settings = [own | dict(weight_decay=0.0) for own in RATES[1:]]
     settings += [dict(learning_rate=1e-5, weight_decay=0.1)] * 2
