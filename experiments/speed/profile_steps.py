@@ -18,20 +18,16 @@ matmuls, cnn 56, linear 49; the all-reduce takes 4 to 8% where there are two dev
 import gzip
 import json
 import re
-import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
-from absl import app, flags
+from absl import app
 
-from experiments.common import study_flags
-from experiments.common.machine import cpu_name
-from experiments.common.report import write_all
 from experiments.common.table import Table, column
-from mnist_jax import cli, data, models, signals, training_setup
+from experiments.speed import per_model
+from mnist_jax import cli, models, signals, training_setup
 from mnist_jax.config import Config, make_config
 from mnist_jax.parallel import devices
 from mnist_jax.trainer import Trainer
@@ -153,33 +149,21 @@ def make_profile_config(model: str, dataset: str, **folders: str | None) -> Conf
     return make_config(model, dataset, augment="none", **own, **folders)
 
 
-def define_flags() -> None:
-    flags.DEFINE_list("models", list(models.MODELS), "models to profile")
-    cli.define_settings(("dataset",), dataset="auto")
-    study_flags.define_folders("runs/profile")
+def measure(model: str, dataset: str, **folders: str | None) -> dict[str, Any]:
+    return profile(make_profile_config(model, dataset, **folders))
+
+
+def start() -> None:
+    jax.config.update("jax_platforms", "cpu")
+    devices.start()
 
 
 def study() -> None:
-    given = flags.FLAGS
-    names = study_flags.names("models", given.models, list(models.MODELS))
-    folders = study_flags.folders(given)
-    workdir = study_flags.workdir(given) or Path("runs/profile")
-    jax.config.update("jax_platforms", "cpu")
-    devices.start()
-    dataset = data.prepare(given.dataset, **folders)
-    table = Table(COLUMNS, [])
-    for model in names:
-        row = profile(make_profile_config(model, dataset, **folders))
-        table.rows.append(row)
-        print("  ".join(table.cells()[-1]), file=sys.stderr, flush=True)
-    content = {"cpu": cpu_name(), "dataset": dataset, "rows": table.rows}
-    files = {"profile.json": content, "profile.md": table.to_markdown()}
-    write_all(workdir, files)
-    print(table.to_text())
+    per_model.run("profile", measure, lambda rows: Table(COLUMNS, rows), start)
 
 
 main = cli.make_main(study, "nothing was written")
 
 if __name__ == "__main__":
-    define_flags()
+    per_model.define_flags("profile", "models to profile")
     app.run(main)

@@ -23,11 +23,10 @@ from typing import Any
 
 from absl import app, flags
 
-from experiments.common import study_flags
-from experiments.common.machine import ROOT, cpu_name, run_process
-from experiments.common.report import write_all
+from experiments.common.machine import ROOT, run_process
 from experiments.common.table import Table, column
-from mnist_jax import cli, data, models, signals
+from experiments.speed import per_model
+from mnist_jax import cli, signals
 from mnist_jax.errors import UserError
 
 # launch.py as it is, but for an end at the first chunk.
@@ -74,14 +73,16 @@ def start_once(arguments: Sequence[str], cache: Path) -> float:
     return seconds
 
 
-def measure(arguments: Sequence[str], rounds: int) -> dict[str, list[float]]:
-    """Seconds of 'cold' and 'warm' starts of launch.py, of each round."""
+def measure(model: str, dataset: str, **folders: str | None) -> dict[str, Any]:
+    """A row: seconds of 'cold' and 'warm' starts of launch.py, of each round."""
+    own = [f"--{key}={path}" for key, path in folders.items() if path]
+    arguments = [f"--model={model}", f"--dataset={dataset}", *own]
     seconds: dict[str, list[float]] = {"cold": [], "warm": []}
-    for _ in range(rounds):
+    for _ in range(flags.FLAGS.rounds):
         with signals.temporary_folder() as cache:
             for kind in ("cold", "warm"):
                 seconds[kind].append(start_once(arguments, cache))
-    return seconds
+    return {"model": model, **seconds}
 
 
 def make_table(rows: Sequence[dict[str, Any]]) -> Table:
@@ -95,31 +96,12 @@ def make_table(rows: Sequence[dict[str, Any]]) -> Table:
 
 
 def define_flags() -> None:
-    flags.DEFINE_list("models", list(models.MODELS), "models to start")
-    cli.define_settings(("dataset",), dataset="auto")
+    per_model.define_flags("startup", "models to start")
     flags.DEFINE_integer("rounds", 3, "starts of each kind", lower_bound=1)
-    study_flags.define_folders("runs/startup")
 
 
 def study() -> None:
-    given = flags.FLAGS
-    names = study_flags.names("models", given.models, list(models.MODELS))
-    folders = study_flags.folders(given)
-    workdir = study_flags.workdir(given) or Path("runs/startup")
-    dataset = data.prepare(given.dataset, **folders)
-    own = [f"--{key}={path}" for key, path in folders.items() if path]
-    rows = []
-    for model in names:
-        arguments = [f"--model={model}", f"--dataset={dataset}", *own]
-        rows.append({"model": model, **measure(arguments, given.rounds)})
-        print("  ".join(make_table(rows).cells()[-1]), file=sys.stderr, flush=True)
-    content, table = (
-        {"cpu": cpu_name(), "dataset": dataset, "rows": rows},
-        make_table(rows),
-    )
-    files = {"startup.json": content, "startup.md": table.to_markdown()}
-    write_all(workdir, files)
-    print(table.to_text())
+    per_model.run("startup", measure, make_table)
 
 
 main = cli.make_main(study, "nothing was written")
