@@ -43,31 +43,25 @@ def read_image(path: str | Path, shape: tuple[int, int] = (28, 28)) -> np.ndarra
     """
     path = files.expand_user(Path(path))
     image = files.read_grey(path)
-    is_usable = min(image.size) >= MIN_SIDE and not checks.is_framed(image)
-    ink = _find_ink(image) if is_usable else None
+    is_tiny = min(image.size) < MIN_SIDE
+    if not is_tiny and checks.is_framed(image):
+        raise ImageError(
+            f"{path}: more than a digit found, such as a frame or a table around the "
+            "paper: crop the picture to the digit on plain paper"
+        )
+    ink = None if is_tiny else _find_ink(image)
+    if ink is None and not is_tiny and checks.has_colours(files.read_rgb(path)):
+        raise ImageError(
+            f"{path}: too little contrast in brightness, ink and paper differ in "
+            "colour alone: write with a dark pen on light paper"
+        )
     if ink is None:
-        raise ImageError(f"{path}: {_why_unusable(path, image)}")
+        raise ImageError(
+            f"{path}: no digit found, the image is blank, faint or tiny: write one "
+            "digit with a dark pen on plain paper and take the picture in even light"
+        )
     digit = _scale(ink, max(1, round(min(shape) * BOX / FIELD)))
     return _place(digit, shape)[..., None]
-
-
-def _why_unusable(path: Path, image: Image.Image) -> str:
-    """What is wrong with a picture that shows no digit, and what to do."""
-    if min(image.size) >= MIN_SIDE:
-        if checks.is_framed(image):
-            return (
-                "more than a digit found, such as a frame or a table around the paper: "
-                "crop the picture to the digit on plain paper"
-            )
-        if checks.has_colours(files.read_rgb(path)):
-            return (
-                "too little contrast in brightness, ink and paper differ in colour "
-                "alone: write with a dark pen on light paper"
-            )
-    return (
-        "no digit found, the image is blank, faint or tiny: write one digit with a "
-        "dark pen on plain paper and take the picture in even light"
-    )
 
 
 def _find_ink(image: Image.Image) -> np.ndarray | None:
