@@ -101,10 +101,10 @@ class Setting:
 
     def _is_kind(self, value: Any) -> bool:
         if self.kind is tuple:
-            return isinstance(value, tuple) and value and all(map(_is_whole, value))
+            return isinstance(value, tuple) and value and all(map(is_whole, value))
         if self.kind is float:
-            return isinstance(value, float) or _is_whole(value)
-        return _is_whole(value) if self.kind is int else isinstance(value, self.kind)
+            return is_number(value)
+        return is_whole(value) if self.kind is int else isinstance(value, self.kind)
 
     def _is_inside(self, number: float) -> bool:
         # In this sense, so that NaN is outside.
@@ -159,8 +159,14 @@ def _kind(annotation: Any) -> type:
     return typing.get_origin(annotation) or annotation
 
 
-def _is_whole(value: Any) -> bool:
+def is_whole(value: Any) -> bool:
+    """Whether it is an int; a bool, which Python counts among them, is none."""
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a float or `is_whole`."""
+    return isinstance(value, float) or is_whole(value)
 
 
 def _shorten(value: Any) -> str:

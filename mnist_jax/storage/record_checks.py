@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mnist_jax import metrics
+from mnist_jax.settings import is_number, is_whole
 
 # float32 logits give no loss beyond; sums in float32 may round past 0 or 1.
 _MOST, _ROUNDING = 1e39, 1e-5
@@ -30,7 +31,7 @@ def check_epochs(
     """
     for number, epoch in enumerate(epochs, 1):
         for name, value in epoch.items():
-            if value is not None and not _is_number(value):
+            if value is not None and not is_number(value):
                 raise ValueError(
                     f"line {number} has more than numbers: {name} is {value!r}"
                 )
@@ -143,23 +144,19 @@ def _check_metric(where: str, name: str, value: Any) -> None:
         return
     if metric in _RANGES:
         _check_range(where + name, value, *_RANGES[metric])
-    elif _is_number(value) and value == value and abs(value) != math.inf:
+    elif is_number(value) and value == value and abs(value) != math.inf:
         _check_range(where + name, value, -_MOST, _MOST)
 
 
 def _check_range(name: str, value: Any, low: float, high: float) -> None:
-    if not (_is_number(value) and low - _ROUNDING <= value <= high + _ROUNDING):
+    if not (is_number(value) and low - _ROUNDING <= value <= high + _ROUNDING):
         raise ValueError(
             f"{name} is {value!r}, expected a number from {low:g} to {high:g}"
         )
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return is_whole(value) and value >= 0
 
 
 def _is_list(value: Any, size: int | None = None) -> bool:
