@@ -7,7 +7,6 @@ one line and ends the process; inside `noted` it is only kept, for a loop that s
 work and raises `Interrupted` itself.
 """
 
-import concurrent.futures
 import contextlib
 import os
 import shutil
@@ -126,6 +125,8 @@ def interruptible(function: Callable[[], Any]) -> Any:
     in_main = threading.current_thread() is threading.main_thread()
     if not in_main or _end_at_once not in map(signal.getsignal, _NUMBERS):
         return function()
+    import concurrent.futures  # not at the top: signals wait for all that is there
+
     done = concurrent.futures.Future()
 
     def compute():

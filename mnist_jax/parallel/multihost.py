@@ -223,8 +223,7 @@ def hard_exit(status: int) -> NoReturn:
     if not _is_asked:
         sys.exit(status)
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None:  # closed by the shell
-            stream.flush()
+        stream.flush()
     if is_main_process():
         # The others are ended without a word when this process is gone: it gives them
         # the time to say why themselves.
