@@ -11,7 +11,7 @@ import numpy as np
 from mnist_jax import data, images, plots, predict, signals, tensorboard, training
 from mnist_jax.config import Config, ConfigError, absolute_folder, make_config
 from mnist_jax.errors import EXPECTED, UserError, UserErrors
-from mnist_jax.metrics import format_loss
+from mnist_jax.formats import counted, format_loss
 from mnist_jax.parallel import devices, multihost
 from mnist_jax.storage import records
 from mnist_jax.storage import workdir as workdir_lib
@@ -130,12 +130,12 @@ def _together() -> Iterator[None]:
 
 
 def _print_result(result: Mapping[str, Any], workdir: Path) -> None:
-    epochs = f"{result['epochs']} epoch{'s' if result['epochs'] != 1 else ''}"
     print(
         f"test accuracy {result['test_accuracy']:.2%}, "
         f"loss {format_loss(result['test_loss'])} "
         f"on the {result['num_test_images']:,} test images of {result['dataset']}\n"
-        f"trained {epochs} in {result['train_seconds']:.1f} s, "
+        f"trained {counted(result['epochs'], 'epoch')} "
+        f"in {result['train_seconds']:.1f} s, "
         f"compiled in {result['compile_seconds']:.1f} s\n"
         f"records in {workdir}, figures in {workdir / records.FIGURES}"
     )

@@ -54,11 +54,6 @@ def accuracy(logits: Array, labels: Array) -> Array:
     return (logits.argmax(-1) == labels).mean(dtype=jnp.float32)
 
 
-def format_loss(loss: float) -> str:
-    """Of at most ten characters, as one that diverges may have 32 digits."""
-    return f"{loss:.4f}" if abs(loss) < 1000 else f"{loss:.3e}"
-
-
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Probabilities: float [N, K] -> float32 [N, K]; computed in float64."""
     return scipy.special.softmax(logits.astype(np.float64), -1).astype(np.float32)

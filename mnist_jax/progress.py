@@ -6,7 +6,7 @@ from typing import Any
 
 import tqdm
 
-from mnist_jax.metrics import format_loss
+from mnist_jax.formats import format_loss
 
 
 class Progress:

@@ -9,8 +9,8 @@ from PIL import Image
 
 from experiments.accuracy.search import chart as search_chart
 from experiments.accuracy.search.space import Range
-from experiments.common import charts, prediction_charts, table
-from mnist_jax import metrics
+from experiments.common import charts, prediction_charts
+from mnist_jax import formats, metrics
 from mnist_jax.plots import style
 
 LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
@@ -114,7 +114,7 @@ def test_a_search_on_a_logarithmic_scale_has_plain_ticks(drawn):
 
 
 def test_one_is_no_plural():
-    counts = [table.counted(number, "trial") for number in (0, 1, 2, 1200)]
+    counts = [formats.counted(number, "trial") for number in (0, 1, 2, 1200)]
     assert counts == ["0 trials", "1 trial", "2 trials", "1,200 trials"]
 
 

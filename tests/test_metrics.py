@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from mnist_jax import metrics, progress
+from mnist_jax import formats, metrics, progress
 
 LOGITS = np.array([[0.0, 0.0], [0.0, math.log(3.0)]], np.float32)
 LABELS = np.array([0, 1], np.int32)
@@ -29,7 +29,7 @@ def test_one_hot_cross_entropy_equals_sparse():
     + [(3.3e37, "3.300e+37"), (-2e9, "-2.000e+09"), (math.nan, "nan")],
 )
 def test_losses_are_told_in_bounded_width(loss, text):
-    assert metrics.format_loss(loss) == text
+    assert formats.format_loss(loss) == text
     line = {
         "epoch": 1, "train_loss": loss, "train_accuracy": 0.1, "validation_loss": loss,
         "validation_accuracy": 0.2, "images_per_second": 9.0,

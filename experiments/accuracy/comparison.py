@@ -7,8 +7,8 @@ import numpy as np
 
 from experiments.common import charts, prediction_charts, runs
 from experiments.common.runs import Run
-from experiments.common.table import counted
 from mnist_jax import data, metrics
+from mnist_jax.formats import counted
 
 _WRONG = 40  # images shown
 

@@ -27,10 +27,11 @@ from absl import app, flags
 from experiments.common import charts, columns, runs, study_flags
 from experiments.common.machine import run_process
 from experiments.common.report import write_all
-from experiments.common.table import Table, column, counted
+from experiments.common.table import Table, column
 from mnist_jax import cli, data, models
 from mnist_jax.config import Config, ConfigError, make_config
 from mnist_jax.errors import UserError
+from mnist_jax.formats import counted
 from mnist_jax.storage import records
 from mnist_jax.storage.stored_run import check_workdir
 

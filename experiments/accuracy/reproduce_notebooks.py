@@ -32,8 +32,9 @@ from experiments.accuracy.search.halving import Search
 from experiments.common import charts, columns, runs, study_flags
 from experiments.common.report import Page, write_all
 from experiments.common.runs import Run
-from experiments.common.table import Column, Table, column, counted
+from experiments.common.table import Column, Table, column
 from mnist_jax import cli, data
+from mnist_jax.formats import counted
 from mnist_jax.parallel import devices
 
 KEYS = [notebook.key for notebook in NOTEBOOKS]

@@ -32,10 +32,10 @@ from experiments.accuracy.search.chart import as_text, draw
 from experiments.accuracy.search.halving import Search
 from experiments.common import study_flags
 from experiments.common.report import Page, write_all
-from experiments.common.table import Column, Table, column, counted
+from experiments.common.table import Column, Table, column
 from mnist_jax import cli, data
 from mnist_jax.config import SETTINGS, make_config
-from mnist_jax.metrics import format_loss
+from mnist_jax.formats import counted, format_loss
 from mnist_jax.parallel import devices
 
 _SHOWN = 10  # rows of the table in Markdown and on the terminal

@@ -5,11 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 
-def counted(number: int, noun: str) -> str:
-    """'1 seed' or '3 seeds'."""
-    return f"{number:,} {noun}{'s' if number != 1 else ''}"
-
-
 class Column(NamedTuple):
     """One column of a table."""
 

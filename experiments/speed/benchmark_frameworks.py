@@ -40,7 +40,7 @@ from experiments.speed.frameworks.processes import BenchmarkError
 from experiments.speed.frameworks.registry import FRAMEWORKS, INTERPRETERS, MATMUL
 from experiments.speed.timing import take_turn
 from mnist_jax import cli, data, signals
-from mnist_jax.metrics import format_loss
+from mnist_jax.formats import format_loss
 from mnist_jax.parallel import devices
 
 _PAUSE = 0.5  # seconds; a framework's idle threads spin for some time before they sleep

@@ -47,6 +47,7 @@ from experiments.speed.scaling_parts.points import (
     make_plans,
 )
 from mnist_jax import cli
+from mnist_jax.formats import counted
 from mnist_jax.parallel import devices
 from mnist_jax.storage import records
 
@@ -129,7 +130,7 @@ def caption(settings: Mapping[str, Any]) -> str:
     """One line that says where the numbers are from."""
     cores = settings["cores"]
     return (
-        f"Training on {cores} core{'s'[: cores > 1]} of {settings['cpu']}, "
+        f"Training on {counted(cores, 'core')} of {settings['cpu']}, "
         f"jax {settings['versions']['jax']}"
     )
 

@@ -8,7 +8,7 @@ from matplotlib import ticker
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from mnist_jax.metrics import format_loss
+from mnist_jax.formats import format_loss
 from mnist_jax.plots import style
 from mnist_jax.plots.canvas import bars, mosaic, shorten
 

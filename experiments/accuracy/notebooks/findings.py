@@ -8,7 +8,7 @@ from experiments.accuracy.notebooks.recipes import Notebook, Tuning
 from experiments.common import charts, prediction_charts
 from experiments.common.runs import Run, mean_std
 from mnist_jax import plots
-from mnist_jax.metrics import format_loss
+from mnist_jax.formats import format_loss
 from mnist_jax.storage import records
 
 Runs = Mapping[str, Sequence[Run]]  # by recipe, one for each seed

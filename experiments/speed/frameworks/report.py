@@ -15,6 +15,7 @@ from experiments.speed.frameworks.registry import (
     OURS,
 )
 from experiments.speed.timing import MEDIAN_RANGE, median_range
+from mnist_jax.formats import counted
 
 Measured = Mapping[str, Mapping[str, Any]]  # of each worker
 
@@ -121,7 +122,7 @@ def caption(content: Mapping[str, Any]) -> str:
     rounds, threads = content["rounds"], content["threads"]
     return (
         f"One epoch of {content['images']:,} {content['dataset']} images, median of "
-        f"{rounds} round{'s'[: rounds > 1]}, {threads} thread{'s'[: threads > 1]} of "
+        f"{counted(rounds, 'round')}, {counted(threads, 'thread')} of "
         f"{content['cpu']}"
     )
 
