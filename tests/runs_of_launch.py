@@ -58,6 +58,14 @@ def finish(
     return [(p.returncode, *o) for p, o in zip(processes, outputs, strict=True)]
 
 
+def ends(processes: Sequence[subprocess.Popen]) -> list[tuple[int, str]]:
+    """(status, stderr) of each, as `finish`; none ended in a traceback."""
+    ended = [(status, errors) for status, _, errors in finish(processes)]
+    for _, errors in ended:
+        assert "Traceback" not in errors, errors
+    return ended
+
+
 def launch(
     *arguments: str, cwd: Path, code: int = 0, **environment: str
 ) -> tuple[str, str]:

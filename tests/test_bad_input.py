@@ -5,6 +5,7 @@ Config alone refuses is in test_config.py.
 """
 
 import contextlib
+import functools
 import gzip
 import json
 import os
@@ -16,8 +17,9 @@ import zlib
 
 import numpy as np
 import pytest
-from forked_launch import ROOT, forked_launch
+from forked_launch import ROOT
 from PIL import Image, ImageDraw
+from small_data import idx_bytes
 
 from mnist_jax import data
 from mnist_jax.data import idx
@@ -264,9 +266,7 @@ def _write_small(folder, value):
     folder.mkdir()
     for name in idx.FILES.values():
         array = images if "images" in name else labels.astype(np.uint8)
-        sizes = struct.pack(f">{array.ndim}I", *array.shape)
-        content = bytes((0, 0, 8, array.ndim)) + sizes + array.tobytes()
-        (folder / name).write_bytes(content)
+        (folder / name).write_bytes(idx_bytes(array))
 
 
 def _files(folder):
@@ -290,14 +290,14 @@ def here(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def launch(here):
+def launch(here, forked):
     """Runs a command line of launch.py; `run` in `here` is a run that is complete."""
-    with forked_launch(TFDS_DATA_DIR=str(here / "prepared data")) as launch:
-        done = launch(*TRAIN.split(), "--workdir=run", cwd=here)
-        assert done.code == 0, done.errors
-        (here / "early/checkpoints").mkdir(parents=True)
-        shutil.copy(here / "run" / records.CONFIG, here / "early")
-        yield launch
+    launch = functools.partial(forked, TFDS_DATA_DIR=str(here / "prepared data"))
+    done = launch(*TRAIN.split(), "--workdir=run", cwd=here)
+    assert done.code == 0, done.errors
+    (here / "early/checkpoints").mkdir(parents=True)
+    shutil.copy(here / "run" / records.CONFIG, here / "early")
+    return launch
 
 
 def assert_told(launch, here, arguments, *told, closing=(), **environment):

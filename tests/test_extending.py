@@ -4,13 +4,13 @@ import json
 import os
 import re
 import shutil
-import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from small_data import idx_bytes
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "extending.md").read_text()
@@ -65,9 +65,7 @@ def letters(tmp_path_factory):
             top, left = divmod(int(label), 5)
             image[4 * top : 4 * top + 4, 4 * left : 4 * left + 4] = 255
         for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
-            header = struct.pack(f">4B{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
-            path = folder / f"{stem}-{kind}-ubyte"
-            path.write_bytes(header + array.tobytes())
+            (folder / f"{stem}-{kind}-ubyte").write_bytes(idx_bytes(array))
     return folder
 
 

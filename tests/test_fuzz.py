@@ -3,7 +3,6 @@
 import gzip
 import io
 import json
-import struct
 import warnings
 
 import numpy as np
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 from runs_of_launch import assert_same_bits
+from small_data import idx_bytes
 
 from mnist_jax import models
 from mnist_jax.config import SETTINGS, Config, ConfigError, make_config
@@ -52,11 +52,6 @@ def damaged(draw, contents):
         else:
             del content[start : start + draw(st.integers(1, 20))]
     return bytes(content)
-
-
-def idx_bytes(array):
-    sizes = struct.pack(f">{array.ndim}I", *array.shape)
-    return bytes((0, 0, 8, array.ndim)) + sizes + array.tobytes()
 
 
 ARRAYS = st.one_of(

@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 from runs_of_launch import (
+    ends,
     error_line,
     finish,
     free_address,
@@ -17,14 +18,6 @@ from mnist_jax.parallel import multihost
 from mnist_jax.settings import ConfigError
 
 DEVICES = "--xla_force_host_platform_device_count="
-
-
-def ends(runs):
-    """[(status, stderr)] of all."""
-    ended = [(status, errors) for status, _, errors in finish(runs)]
-    for _, errors in ended:
-        assert "Traceback" not in errors, errors
-    return ended
 
 
 @pytest.mark.parametrize(

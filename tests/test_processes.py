@@ -11,8 +11,8 @@ from runs_of_launch import (
     ROOT,
     assert_same_run,
     checkpoint_steps,
+    ends,
     error_line,
-    finish,
     free_address,
     start,
     wait_until,
@@ -56,14 +56,6 @@ def start_all(number, *arguments, cwd, others=(), devices=(1, 1, 1, 1), last=())
             )
         )
     return runs
-
-
-def ends(runs):
-    """[(status, stderr)] of all."""
-    ended = [(status, errors) for status, _, errors in finish(runs)]
-    for _, errors in ended:
-        assert "Traceback" not in errors, errors
-    return ended
 
 
 def train_all(number, *arguments, cwd):
