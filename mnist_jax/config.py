@@ -69,6 +69,11 @@ class _RunSettings:
         "10 degrees, scales and shears by 10%",
         choices=lambda: augment.AUGMENTATIONS,
     )
+    precision: str = setting(
+        "float32",
+        "operands of matmuls and convolutions; sums, params and the update are float32",
+        choices=("float32", "bfloat16"),
+    )
     validation_fraction: float = setting(
         0.1, "share of the training images held out, stratified", low=0, below=1
     )

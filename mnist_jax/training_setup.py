@@ -76,7 +76,9 @@ def build_model(
     Raises:
       ConfigError: the images are too small for it.
     """
-    model = models.make_model(config.model, num_classes, **config.model_settings())
+    model = models.make_model(
+        config.model, num_classes, config.precision, **config.model_settings()
+    )
     height, width, channels = image_shape
     try:
         shapes = train_step.init_params_shapes(model, image_shape)

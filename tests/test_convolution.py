@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mnist_jax.ops.convolution import conv_mean, conv_pool, convolve, max_pool
+from mnist_jax.ops.convolution import conv_mean, conv_pool, convolve
+from mnist_jax.ops.pooling import max_pool
 
 # (images, kernel): one channel, several, odd sizes whose last row no window covers,
 # kernels that are not square, and 3x3, which Winograd's products do.

@@ -2,7 +2,8 @@
 
 Each takes images float32 [B, H, W, 1] in 0 to 1 and returns logits float32
 [B, num_classes]. Training passes `keys`, one PRNG key per image, which dropout draws
-from; without keys nothing is dropped.
+from; without keys nothing is dropped. Their field `dtype` is the type of the matmuls'
+operands, see `ops/precision.py`.
 """
 
 from mnist_jax.models.registry import (

@@ -18,13 +18,16 @@ class ConvPool(nn.Module):
     """
 
     features: int
+    dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, images: Array) -> Array:
         shape = (3, 3, len(images), self.features)
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return nn.relu(conv_pool(images, kernel) + bias[:, None, None, None])
+        return nn.relu(
+            conv_pool(images, kernel, self.dtype) + bias[:, None, None, None]
+        )
 
 
 @register("cnn")
@@ -35,14 +38,15 @@ class CNN(nn.Module):
     """
 
     num_classes: int
+    dtype: jnp.dtype = jnp.float32
     dropout: float = dropout(0.5)
 
     @nn.compact
     def __call__(self, images: Array, keys: Array | None = None) -> Array:
-        x = ConvPool(32)(images.transpose(3, 1, 2, 0))  # [32, 13, 13, B]
-        x = ConvPool(64)(x)  # [64, 5, 5, B]
+        x = ConvPool(32, self.dtype)(images.transpose(3, 1, 2, 0))  # [32, 13, 13, B]
+        x = ConvPool(64, self.dtype)(x)  # [64, 5, 5, B]
         x = drop(flatten(x.transpose(3, 1, 2, 0)), self.dropout, keys, 0)
-        return Dense(self.num_classes)(x)
+        return Dense(self.num_classes, self.dtype)(x)
 
 
 class ConvMean(nn.Module):
@@ -52,13 +56,16 @@ class ConvMean(nn.Module):
     """
 
     features: int
+    dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, images: Array) -> Array:
         shape = (5, 5, images.shape[0], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return nn.tanh(conv_mean(images, kernel) + bias[:, None, None, None])
+        return nn.tanh(
+            conv_mean(images, kernel, self.dtype) + bias[:, None, None, None]
+        )
 
 
 @register("lenet5")
@@ -70,16 +77,17 @@ class LeNet5(nn.Module):
     """
 
     num_classes: int
+    dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, images: Array, keys: Array | None = None) -> Array:
         x = jnp.pad(images.transpose(3, 1, 2, 0), ((0, 0), (2, 2), (2, 2), (0, 0)))
-        x = ConvMean(6)(x)  # [6, 14, 14, B]
-        x = ConvMean(16)(x)  # [16, 5, 5, B]
+        x = ConvMean(6, self.dtype)(x)  # [6, 14, 14, B]
+        x = ConvMean(16, self.dtype)(x)  # [16, 5, 5, B]
         x = flatten(x.transpose(3, 1, 2, 0))
         for units in (120, 84):
-            x = nn.tanh(Dense(units)(x))
-        return Dense(self.num_classes)(x)
+            x = nn.tanh(Dense(units, self.dtype)(x))
+        return Dense(self.num_classes, self.dtype)(x)
 
 
 class Residual(nn.Module):
@@ -89,6 +97,8 @@ class Residual(nn.Module):
     normalisation (De and Smith, "Batch Normalization Biases Residual Blocks Towards
     the Identity Function in Deep Networks", 2020). Shapes stay, [C, H, W, B].
     """
+
+    dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -101,7 +111,7 @@ class Residual(nn.Module):
             bias = self.param(f"bias_{i}", nn.initializers.zeros, (channels,))
             branch = nn.relu(branch) if i else branch
             branch = jnp.pad(branch, ((0, 0), (1, 1), (1, 1), (0, 0)))
-            branch = convolve(branch, kernel) + bias[:, None, None, None]
+            branch = convolve(branch, kernel, self.dtype) + bias[:, None, None, None]
         gain = self.param("gain", nn.initializers.zeros, ())
         return nn.relu(x + gain * branch)
 
@@ -111,12 +121,13 @@ class ResNet(nn.Module):
     """A small residual network (He et al., 2016): 111,820 parameters."""
 
     num_classes: int
+    dtype: jnp.dtype = jnp.float32
     dropout: float = dropout(0.0)
 
     @nn.compact
     def __call__(self, images: Array, keys: Array | None = None) -> Array:
         x = images.transpose(3, 1, 2, 0)
         for features in (32, 64):
-            x = Residual()(ConvPool(features)(x))
+            x = Residual(self.dtype)(ConvPool(features, self.dtype)(x))
         x = drop(x.mean((1, 2)).T, self.dropout, keys, 0)
-        return Dense(self.num_classes)(x)
+        return Dense(self.num_classes, self.dtype)(x)

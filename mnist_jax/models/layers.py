@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mnist_jax.ops.dense import dense
 from mnist_jax.settings import setting
 
 Array = jax.Array
@@ -19,13 +20,14 @@ class Dense(nn.Module):
     """
 
     units: int
+    dtype: jnp.dtype = jnp.float32  # of the matmul's operands
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         shape = (self.units, x.shape[-1])
         kernel = self.param("kernel", _lecun_rows, shape)
         bias = self.param("bias", nn.initializers.zeros, (self.units,))
-        return jnp.einsum("...i,ui->...u", x, kernel) + bias
+        return dense(x, kernel, self.dtype) + bias
 
 
 def drop(

@@ -22,12 +22,14 @@ class RecurrentLayer(nn.Module):
       units: size of the hidden state.
       last_only: whether to return only the state after the last step.
       reverse: whether to read the sequence from its end.
+      dtype: of the matmuls' operands.
     """
 
     cell: str
     units: int
     last_only: bool
     reverse: bool = False
+    dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, sequence: Array) -> Array:
@@ -53,7 +55,7 @@ class RecurrentLayer(nn.Module):
             hidden_bias = self.param("hidden_bias", nn.initializers.zeros, self.units)
         weights = recurrent.Weights(kernel, recurrent_kernel, bias, hidden_bias)
         run = getattr(recurrent, self.cell)
-        hidden = run(sequence, weights, last_only=self.last_only)
+        hidden = run(sequence, weights, last_only=self.last_only, dtype=self.dtype)
         # Backwards states are returned in the order of the sequence.
         return hidden[::-1] if self.reverse and not self.last_only else hidden
 
@@ -63,6 +65,7 @@ class Recurrent(nn.Module):
 
     Attributes:
       cell: 'rnn', 'lstm' or 'gru'.
+      dtype: of the matmuls' operands.
       units: size of each hidden state.
       layers: recurrences on top of each other.
       bidirectional: whether each layer also reads the sequence from its end.
@@ -73,6 +76,7 @@ class Recurrent(nn.Module):
 
     num_classes: int
     cell: str
+    dtype: jnp.dtype = jnp.float32
     units: int = setting(128, "size of each hidden state", low=1, high=16_384)
     layers: int = setting(1, "recurrences on top of each other", low=1, high=100)
     bidirectional: bool = setting(False, "also read the sequence from its end")
@@ -86,12 +90,12 @@ class Recurrent(nn.Module):
         for i in range(self.layers):
             last_only = i == self.layers - 1
             outputs = [
-                RecurrentLayer(self.cell, self.units, last_only, reverse)(x)
+                RecurrentLayer(self.cell, self.units, last_only, reverse, self.dtype)(x)
                 for reverse in directions
             ]
             x = jnp.concatenate(outputs, axis=-1) if self.bidirectional else outputs[0]
             x = drop(x, self.dropout, keys, i, axis=x.ndim - 2)
-        return Dense(self.num_classes)(x)
+        return Dense(self.num_classes, self.dtype)(x)
 
 
 @register("rnn")

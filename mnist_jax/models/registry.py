@@ -11,9 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
 
 from mnist_jax.presets import PRESETS
-from mnist_jax.settings import Setting, settings_of
+from mnist_jax.settings import ConfigError, Setting, settings_of
 
 MODELS: dict[str, type[nn.Module]] = {}
 
@@ -36,9 +37,29 @@ def load_all(folder: list[str]) -> None:
         MODELS[name] = MODELS.pop(name)
 
 
-def make_model(name: str, num_classes: int, **settings: Any) -> nn.Module:
-    """The module of that name, for so many classes; its own defaults where not set."""
-    return MODELS[name](num_classes=num_classes, **settings)
+def make_model(
+    name: str, num_classes: int, precision: str = "float32", **settings: Any
+) -> nn.Module:
+    """The module of that name, for so many classes; its own defaults where not set.
+
+    Args:
+      name: in `MODELS`.
+      num_classes: of the logits.
+      precision: 'float32' or 'bfloat16', the type of its matmuls' operands.
+      **settings: of the module.
+
+    Raises:
+      ConfigError: the module has no field `dtype` to take the precision.
+    """
+    module = MODELS[name]
+    if precision != "float32":
+        if "dtype" not in module.__dataclass_fields__:
+            raise ConfigError(
+                f"--precision={precision}: {name} has no field dtype, and computes in "
+                "float32: give --precision=float32, or add the field to the model"
+            )
+        settings["dtype"] = jnp.dtype(precision)
+    return module(num_classes=num_classes, **settings)
 
 
 def owned_settings() -> list[tuple[Setting, list[str]]]:

@@ -1,8 +1,9 @@
 """The cells of the recurrences: one time step and its gradient.
 
-Arrays are [H, B], H units of B images, and gates [k, H, B]. A cell's forward step also
-computes the factors by which the gradient will reach each of its gates, so that its
-backward step only multiplies.
+Arrays are [H, B], H units of B images. A cell takes the sums at its gates, [k, H, B]:
+x W + h U + b, but of a last gate with `own_input` the two parts, h U + c and then
+x W + b. Its forward step also computes the factors by which the gradient will reach
+each of the sums, so that its backward step only multiplies.
 """
 
 from collections.abc import Callable
@@ -14,18 +15,29 @@ import jax.numpy as jnp
 Array = jax.Array
 
 
-class Cell(NamedTuple):
-    """One time step and its gradient, on arrays [H, B] and gates [k, H, B].
+class Weights(NamedTuple):
+    """What a recurrence learns."""
 
-    The carry is a tuple whose first entry is the hidden state h. The gradient at a
-    gate's x W + b is that at its h U, but where `own_input` says that the last gate
-    takes in the two differently.
+    input_kernel: Array  # W, float32 [F, kH]
+    recurrent_kernel: Array  # U, float32 [H, kH]
+    bias: Array  # b, float32 [kH]
+    hidden_bias: Array | None = None  # c, float32 [H]
+
+    @property
+    def num_gates(self) -> int:
+        """k."""
+        return self.bias.size // len(self.recurrent_kernel)
+
+
+class Cell(NamedTuple):
+    """One time step and its gradient, on arrays [H, B] and sums at gates.
+
+    The carry is a tuple whose first entry is the hidden state h.
     """
 
     num_states: int
-    own_input: bool
-    # (carry, x W + b, h U, hidden_bias) -> (carry, factors at each gate's h U and then
-    # at the last gate's own input, arrays kept for `backward`)
+    own_input: bool  # whether the last gate's two parts come apart
+    # (carry, sums) -> (carry, factors at each of the sums, arrays kept for `backward`)
     forward: Callable
     # (carry gradient, kept) -> (what to multiply the factors by for the gradients, the
     # previous carry's gradient but for the part that comes through h U)
@@ -37,8 +49,8 @@ def _sigmoid(x: Array) -> Array:
     return 0.5 * jnp.tanh(0.5 * x) + 0.5
 
 
-def _rnn_forward(carry, projected, hidden, _):
-    h = jnp.tanh(projected[0] + hidden[0])
+def _rnn_forward(carry, sums):
+    h = jnp.tanh(sums[0])
     return (h,), (1 - h * h,), ()
 
 
@@ -46,11 +58,11 @@ def _rnn_backward(carry, kept):
     return carry[0], (0.0,)
 
 
-def _lstm_forward(carry, projected, hidden, _):
+def _lstm_forward(carry, sums):
     c = carry[1]
     # All gates at once: tanh(x) of g, and of the others sigmoid by tanh(x / 2).
     scale = jnp.array([0.5, 0.5, 1, 0.5], c.dtype)[:, None, None]
-    i, f, g, o = scale * jnp.tanh(scale * (projected + hidden)) + (1 - scale)
+    i, f, g, o = scale * jnp.tanh(scale * sums) + (1 - scale)
     new_c = f * c + i * g
     tanh_c = jnp.tanh(new_c)
     at_gates = (
@@ -70,11 +82,11 @@ def _lstm_backward(carry, kept):
     return jnp.where(is_o, dh, dc), (0.0, dc * f)
 
 
-def _gru_forward(carry, projected, hidden, hidden_bias):
+def _gru_forward(carry, sums):
     (h,) = carry
-    r, z = _sigmoid(projected[:2] + hidden[:2])
-    candidate = hidden[2] + hidden_bias
-    n = jnp.tanh(projected[2] + r * candidate)
+    r, z = _sigmoid(sums[:2])
+    candidate = sums[2]
+    n = jnp.tanh(sums[3] + r * candidate)
     at_n = (1 - z) * (1 - n * n)
     at_gates = (at_n * candidate * r * (1 - r), (h - n) * z * (1 - z), at_n * r, at_n)
     return ((1 - z) * n + z * h,), at_gates, (z,)
@@ -87,3 +99,23 @@ def _gru_backward(carry, kept):
 RNN = Cell(1, False, _rnn_forward, _rnn_backward)
 LSTM = Cell(2, False, _lstm_forward, _lstm_backward)
 GRU = Cell(1, True, _gru_forward, _gru_backward)
+
+
+def joint_kernel(cell: Cell, weights: Weights) -> Array:
+    """[H + F + 1, n H], which multiplies h, x and 1 to the n sums of a cell."""
+    rows = [weights.recurrent_kernel, weights.input_kernel, weights.bias[None]]
+    if not cell.own_input:
+        return jnp.concatenate(rows)
+    # The last gate's two parts side by side.
+    hidden, inputs, bias = rows
+    split = hidden.shape[1] - len(hidden)
+    zeros = jnp.zeros_like(inputs[:, split:])
+    return jnp.concatenate(
+        [
+            jnp.pad(hidden, ((0, 0), (0, len(hidden)))),
+            jnp.concatenate([inputs[:, :split], zeros, inputs[:, split:]], 1),
+            jnp.concatenate(
+                [bias[:, :split], weights.hidden_bias[None], bias[:, split:]], 1
+            ),
+        ]
+    )

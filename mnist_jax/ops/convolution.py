@@ -24,6 +24,15 @@ import jax.numpy as jnp
 
 from mnist_jax.ops import winograd
 from mnist_jax.ops.platform import fusion_barrier
+from mnist_jax.ops.pooling import max_of_four, max_pool, pool_grid, route, windows
+from mnist_jax.ops.precision import (
+    load,
+    matmul,
+    matmul_transposed,
+    operand,
+    store,
+    transposed_operand,
+)
 from mnist_jax.ops.tiles import Grid, assemble, flat, gather, map_grids
 
 Array = jax.Array
@@ -31,7 +40,7 @@ Array = jax.Array
 _LAYOUT = ("CHWN", "HWIO", "CHWN")
 
 
-def conv_pool(images: Array, kernel: Array) -> Array:
+def conv_pool(images: Array, kernel: Array, dtype: jnp.dtype = jnp.float32) -> Array:
     """`max_pool(convolve(images, kernel))`.
 
     Bias and ReLU may come after it: both are monotonic, so they commute with the
@@ -40,6 +49,7 @@ def conv_pool(images: Array, kernel: Array) -> Array:
     Args:
       images: float32 [C, H, W, B].
       kernel: float32 [h, w, C, F].
+      dtype: of the operands, see `precision.py`.
 
     Returns:
       float32 [F, R, S, B].
@@ -47,16 +57,16 @@ def conv_pool(images: Array, kernel: Array) -> Array:
 
     def on_cpu(images, kernel):
         if winograd.is_worth_it(kernel):
-            return _winograd(True, images, kernel)
-        return _max_of_four(_strided(images, _placed(kernel)))
+            return _winograd(True, dtype, images, kernel)
+        return max_of_four(_strided(dtype, images, _placed(kernel)))
 
     def elsewhere(images, kernel):
-        return max_pool(_xla_convolve(images, kernel, 1))
+        return max_pool(_xla_convolve(images, kernel, 1, dtype))
 
     return jax.lax.platform_dependent(images, kernel, cpu=on_cpu, default=elsewhere)
 
 
-def conv_mean(images: Array, kernel: Array) -> Array:
+def conv_mean(images: Array, kernel: Array, dtype: jnp.dtype = jnp.float32) -> Array:
     """The mean over 2x2 windows, stride 2, of `convolve(images, kernel)`.
 
     Args and result: as of `conv_pool`.
@@ -64,15 +74,18 @@ def conv_mean(images: Array, kernel: Array) -> Array:
     h, w, channels, features = kernel.shape
     mean = _placed(kernel).reshape(h + 1, w + 1, channels, 4, features).mean(3)
     return jax.lax.platform_dependent(
-        images, mean, cpu=_strided, default=lambda x, k: _xla_convolve(x, k, 2)
+        images,
+        mean,
+        cpu=functools.partial(_strided, dtype),
+        default=lambda x, k: _xla_convolve(x, k, 2, dtype),
     )
 
 
-def convolve(images: Array, kernel: Array) -> Array:
+def convolve(images: Array, kernel: Array, dtype: jnp.dtype = jnp.float32) -> Array:
     """Cross-correlation without padding: [C, H, W, B] -> [F, H-h+1, W-w+1, B]."""
 
     def elsewhere(images, kernel):
-        return _xla_convolve(images, kernel, 1)
+        return _xla_convolve(images, kernel, 1, dtype)
 
     if not winograd.is_worth_it(kernel):
         return elsewhere(images, kernel)
@@ -80,64 +93,55 @@ def convolve(images: Array, kernel: Array) -> Array:
     def on_cpu(images, kernel):
         height, width = images.shape[1] - 2, images.shape[2] - 2
         even = ((0, 0), (0, height % 2), (0, width % 2), (0, 0))
-        return _winograd(False, jnp.pad(images, even), kernel)[:, :height, :width]
+        return _winograd(False, dtype, jnp.pad(images, even), kernel)[
+            :, :height, :width
+        ]
 
     return jax.lax.platform_dependent(images, kernel, cpu=on_cpu, default=elsewhere)
 
 
-def max_pool(maps: Array) -> Array:
-    """Maximum over 2x2 windows with stride 2: [F, H, W, B] -> [F, H//2, W//2, B].
-
-    Written as maxima of strided slices, whose gradient on CPU is much cheaper than
-    that of `reduce_window`.
-    """
-    height, width = maps.shape[1] // 2 * 2, maps.shape[2] // 2 * 2
-    (a, b), (c, d) = _windows(maps[:, :height, :width])
-    return jnp.maximum(jnp.maximum(a, b), jnp.maximum(c, d))
-
-
-def _xla_convolve(images, kernel, stride):
-    return jax.lax.conv_general_dilated(
-        images, kernel, (stride, stride), "VALID", dimension_numbers=_LAYOUT
+def _xla_convolve(images, kernel, stride, dtype):
+    # Accelerators add bfloat16 products up in float32 whatever they return.
+    outputs = jax.lax.conv_general_dilated(
+        operand(images, dtype),
+        operand(kernel, dtype),
+        (stride, stride),
+        "VALID",
+        dimension_numbers=_LAYOUT,
     )
+    return outputs.astype(images.dtype)
 
 
-def _windows(maps: Array) -> Grid:
-    """[F, 2R, 2S, B] -> the four places of its 2x2 windows, [F, R, S, B] each."""
-    return [[maps[:, y::2, x::2] for x in (0, 1)] for y in (0, 1)]
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _winograd(pooled: bool, images: Array, kernel: Array) -> Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _winograd(pooled: bool, dtype: jnp.dtype, images: Array, kernel: Array) -> Array:
     """`conv_pool` if `pooled`, else all outputs of the tiles, [F, 2R, 2S, B]."""
-    return _winograd_forward(pooled, images, kernel)[0]
+    return _winograd_forward(pooled, dtype, images, kernel)[0]
 
 
-def _winograd_forward(pooled, images, kernel):
+def _winograd_forward(pooled, dtype, images, kernel):
     _, height, width, batch = images.shape
     shape = (kernel.shape[-1], (height - 2) // 2, (width - 2) // 2, batch)
     if pooled:
-        finished, saved = winograd.outputs(images, kernel, _pool)
+        finished, saved = winograd.outputs(images, kernel, pool_grid, dtype)
         outputs, which = (x.reshape(shape) for x in finished)
     else:
-        grid, saved = winograd.outputs(images, kernel, lambda outputs: outputs)
+        grid, saved = winograd.outputs(images, kernel, lambda grid: grid, dtype)
         grid = map_grids(lambda x: x.reshape(shape), grid)
         outputs = fusion_barrier(
             lambda grid: assemble(grid, 2 * shape[1], 2 * shape[2]), grid
         )
         which = None
     # An empty slice carries the images' shape without keeping the images.
-    return outputs, (saved, which, kernel, images[..., :0])
+    return outputs, (saved, which, images[..., :0])
 
 
-def _winograd_backward(pooled, residuals, grads):
-    saved, which, kernel, no_images = residuals
+def _winograd_backward(pooled, dtype, residuals, grads):
+    saved, which, no_images = residuals
     if pooled:
-        tile_grads, kernel_grad = winograd.gradients(
-            saved, kernel, _route, grads, which
-        )
+        spread, at_outputs = route, (grads, which)
     else:
-        tile_grads, kernel_grad = winograd.gradients(saved, kernel, _windows, grads)
+        spread, at_outputs = windows, (grads,)
+    tile_grads, kernel_grad = winograd.gradients(saved, spread, at_outputs, dtype)
     rows, columns = (n // 2 - 1 for n in no_images.shape[1:3])
     shape = (len(no_images), rows, columns, grads.shape[-1])
     return _join(tile_grads, shape, no_images), kernel_grad
@@ -153,26 +157,32 @@ def _join(tile_grads: Grid, shape: tuple[int, ...], no_images: Array) -> Array:
     return fusion_barrier(lambda tiles: assemble(tiles, height, width), tile_grads)
 
 
-@jax.custom_vjp
-def _strided(images: Array, kernel: Array) -> Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _strided(dtype: jnp.dtype, images: Array, kernel: Array) -> Array:
     """Cross-correlation with stride 2: kernel [h + 1, w + 1, C, G] -> [G, R, S, B]."""
-    return _strided_forward(images, kernel)[0]
+    return _strided_forward(dtype, images, kernel)[0]
 
 
-def _strided_forward(images, kernel):
+def _strided_forward(dtype, images, kernel):
     h, w = kernel.shape[0] - 1, kernel.shape[1] - 1
-    tiles = fusion_barrier(lambda images: sum(gather(images, h, w), []), images)
+
+    def make_tiles(images):
+        return [store(d, dtype) for d in sum(gather(images, h, w), [])]
+
+    tiles = fusion_barrier(make_tiles, images)
     patches = jnp.concatenate([flat(d) for d in tiles])  # [(h+1)(w+1)C, N]
-    outputs = _as_matrix(kernel) @ patches
+    outputs = matmul(operand(_as_matrix(kernel), dtype), load(patches))
     outputs = outputs.reshape(-1, *tiles[0].shape[1:])
     return outputs, (patches, kernel, images[..., :0])
 
 
-def _strided_backward(residuals, grads):
+def _strided_backward(dtype, residuals, grads):
     patches, kernel, no_images = residuals
     height, width, channels, _ = kernel.shape
-    kernel_grad = (flat(grads) @ patches.T).reshape(-1, height, width, channels)
-    tile_grads = _as_matrix(kernel).T @ flat(grads)
+    grads_flat = operand(flat(grads), dtype)
+    kernel_grad = matmul_transposed(grads_flat, load(patches))
+    kernel_grad = kernel_grad.reshape(-1, height, width, channels)
+    tile_grads = matmul(transposed_operand(_as_matrix(kernel), dtype), grads_flat)
     tile_grads = tile_grads.reshape(height, width, channels, -1)
     images_grad = _join(tile_grads, (channels, *grads.shape[1:]), no_images)
     return images_grad, kernel_grad.transpose(1, 2, 3, 0)
@@ -194,38 +204,3 @@ def _placed(kernel: Array) -> Array:
         for x in (0, 1)
     ]
     return jnp.concatenate(placed, axis=-1)
-
-
-@jax.custom_vjp
-def _max_of_four(outputs: Array) -> Array:
-    """[4F, R, S, B] -> [F, R, S, B]."""
-    return _max_forward(outputs)[0]
-
-
-def _max_forward(outputs):
-    def pool(outputs):
-        a, b, c, d = jnp.split(outputs, 4)
-        return _pool(((a, b), (c, d)))
-
-    return fusion_barrier(pool, outputs)
-
-
-def _max_backward(which, grads):
-    routed = fusion_barrier(lambda *pooled: sum(_route(*pooled), []), grads, which)
-    return (jnp.concatenate(routed),)
-
-
-_max_of_four.defvjp(_max_forward, _max_backward)
-
-
-def _pool(outputs: Grid) -> tuple[Array, Array]:
-    """The maximum of four, and which it was: int8, 2 * row + column."""
-    (a, b), (c, d) = outputs
-    top, bottom = jnp.maximum(a, b), jnp.maximum(c, d)
-    right = jnp.where(bottom > top, d > c, b > a).astype(jnp.int8)
-    return jnp.maximum(top, bottom), 2 * (bottom > top).astype(jnp.int8) + right
-
-
-def _route(grads: Array, which: Array) -> Grid:
-    """The adjoint of `_pool`."""
-    return [[jnp.where(which == 2 * y + x, grads, 0.0) for x in (0, 1)] for y in (0, 1)]

@@ -15,6 +15,14 @@ import jax
 import jax.numpy as jnp
 
 from mnist_jax.ops.platform import fusion_barrier
+from mnist_jax.ops.precision import (
+    load,
+    matmul,
+    matmul_transposed,
+    operand,
+    store,
+    transposed_operand,
+)
 from mnist_jax.ops.tiles import Grid, flat, gather, map_grids
 
 Array = jax.Array
@@ -25,12 +33,23 @@ def is_worth_it(kernel: Array) -> bool:
     return kernel.shape[:2] == (3, 3) and kernel.shape[2] > 1
 
 
-def outputs(images: Array, kernel: Array, finish: Callable[[Grid], Any]):
-    """`finish` of the tiles' outputs, a 2x2 grid of [F, N]; what gradients need."""
-    tiles = fusion_barrier(lambda images: _both(_tile, gather(images, 3, 3)), images)
-    tiles = map_grids(flat, tiles)
+def outputs(
+    images: Array, kernel: Array, finish: Callable[[Grid], Any], dtype: jnp.dtype
+):
+    """`finish` of the tiles' outputs, a 2x2 grid of [F, N]; what gradients need.
+
+    `dtype` is that of the matmuls' operands, see `precision.py`.
+    """
+
+    def make_tiles(images):
+        tiles = _both(_tile, gather(images, 3, 3))
+        return map_grids(lambda d: store(d, dtype), tiles)
+
+    tiles = map_grids(flat, fusion_barrier(make_tiles, images))
     kernels = _both(_kernel, kernel.transpose(0, 1, 3, 2))  # [F, C] each
-    products = map_grids(jnp.matmul, kernels, tiles)
+    products = map_grids(
+        lambda u, v: matmul(operand(u, dtype), load(v)), kernels, tiles
+    )
     finished = fusion_barrier(
         lambda products: finish(_both(_output, products)), products
     )
@@ -38,20 +57,30 @@ def outputs(images: Array, kernel: Array, finish: Callable[[Grid], Any]):
 
 
 def gradients(
-    saved: tuple[Grid, Grid], kernel: Array, spread: Callable[..., Grid], *grads: Array
+    saved: tuple[Grid, Grid],
+    spread: Callable[..., Grid],
+    at_outputs: tuple[Array, ...],
+    dtype: jnp.dtype,
 ):
     """Gradients at the tiles, a grid of [C, N], and at the kernel.
 
-    `spread(*grads)` is the gradient at the outputs, a 2x2 grid of [F, R, S, B].
+    `spread(*at_outputs)` is the gradient at the outputs, a 2x2 grid of [F, R, S, B].
     """
     tiles, kernels = saved
-    at_products = fusion_barrier(
-        lambda *grads: _both(_output_adjoint, spread(*grads)), *grads
+
+    def make_products(*at_outputs):
+        at_products = _both(_output_adjoint, spread(*at_outputs))
+        return map_grids(lambda m: store(m, dtype), at_products)
+
+    at_products = fusion_barrier(make_products, *at_outputs)
+    at_products = map_grids(lambda m: load(flat(m)), at_products)
+    kernel_grad = map_grids(
+        lambda m, v: matmul_transposed(m, load(v)), at_products, tiles
     )
-    at_products = map_grids(flat, at_products)
-    kernel_grad = map_grids(lambda m, v: m @ v.T, at_products, tiles)
     kernel_grad = jnp.array(_both(_kernel_adjoint, kernel_grad))
-    tile_grads = map_grids(lambda u, m: u.T @ m, kernels, at_products)
+    tile_grads = map_grids(
+        lambda u, m: matmul(transposed_operand(u, dtype), m), kernels, at_products
+    )
     tile_grads = fusion_barrier(lambda grads: _both(_tile_adjoint, grads), tile_grads)
     return tile_grads, kernel_grad.transpose(0, 1, 3, 2)
 

@@ -1,0 +1,69 @@
+"""Mixed precision (Micikevicius et al., 2018): matmuls and convolutions take their
+operands in a narrower type and add up in float32; all else is float32.
+
+An array that waits for its matmul is stored narrow where it is made. As bfloat16 it
+would be turned to float32 and back at each write into a loop's array, the whole array
+each time, by XLA's CPU compiler, which has no other bfloat16 arithmetic; so it is kept
+as its bits. Everywhere else this costs nothing.
+"""
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+
+def is_mixed(dtype: jnp.dtype) -> bool:
+    """Whether operands of this type are narrower than the sums."""
+    return jnp.dtype(dtype) == jnp.bfloat16
+
+
+def operand(x: Array, dtype: jnp.dtype) -> Array:
+    """float32 -> itself for dtype float32; bfloat16 for that."""
+    return x.astype(dtype) if is_mixed(dtype) else x
+
+
+def transposed_operand(x: Array, dtype: jnp.dtype) -> Array:
+    """`operand(x.T, dtype)` as the left side of a `matmul`.
+
+    Transposed before it: XLA's CPU compiler has no narrow matmul that does both, and
+    would widen the two sides first.
+    """
+    if not is_mixed(dtype):
+        return x.T
+    return load(jax.lax.optimization_barrier(store(x.T, dtype)))
+
+
+def store(x: Array, dtype: jnp.dtype) -> Array:
+    """`operand`, and of bfloat16 the bits, uint16."""
+    if not is_mixed(dtype):
+        return x
+    return jax.lax.bitcast_convert_type(operand(x, dtype), jnp.uint16)
+
+
+def load(stored: Array) -> Array:
+    """What `store` made of an array, as an operand of `matmul`."""
+    if stored.dtype != jnp.uint16:
+        return stored
+    return jax.lax.bitcast_convert_type(stored, jnp.bfloat16)
+
+
+def load_float(stored: Array) -> Array:
+    """What `store` made of an array, for arithmetic: bfloat16 as float32."""
+    loaded = load(stored)
+    return loaded.astype(jnp.float32) if is_mixed(loaded.dtype) else loaded
+
+
+def matmul(a: Array, b: Array) -> Array:
+    """As `jnp.matmul`; bfloat16 operands are added up, and returned, in float32."""
+    return jnp.matmul(a, b, preferred_element_type=_sums(a))
+
+
+def matmul_transposed(a: Array, b: Array) -> Array:
+    """`matmul(a, b.T)` of two matrices, without a transposed copy of b."""
+    dims = (((1,), (1,)), ((), ()))
+    return jax.lax.dot_general(a, b, dims, preferred_element_type=_sums(a))
+
+
+def _sums(operand: Array) -> jnp.dtype:
+    return jnp.float32 if is_mixed(operand.dtype) else operand.dtype
