@@ -31,7 +31,6 @@ from mnist_jax.ops.precision import (
     matmul_transposed,
     operand,
     store,
-    transposed_operand,
 )
 from mnist_jax.ops.tiles import Grid, assemble, flat, gather, map_grids
 
@@ -182,7 +181,7 @@ def _strided_backward(dtype, residuals, grads):
     grads_flat = operand(flat(grads), dtype)
     kernel_grad = matmul_transposed(grads_flat, load(patches))
     kernel_grad = kernel_grad.reshape(-1, height, width, channels)
-    tile_grads = matmul(transposed_operand(_as_matrix(kernel), dtype), grads_flat)
+    tile_grads = matmul(operand(_as_matrix(kernel).T, dtype), grads_flat)
     tile_grads = tile_grads.reshape(height, width, channels, -1)
     images_grad = _join(tile_grads, (channels, *grads.shape[1:]), no_images)
     return images_grad, kernel_grad.transpose(1, 2, 3, 0)

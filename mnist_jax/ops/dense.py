@@ -12,7 +12,6 @@ from mnist_jax.ops.precision import (
     matmul_transposed,
     operand,
     store,
-    transposed_operand,
 )
 
 Array = jax.Array
@@ -47,7 +46,7 @@ def _mixed_forward(dtype, x, kernel):
 
 def _mixed_backward(dtype, saved, grads):
     x, kernel = map(load, saved)
-    at_kernel = matmul(transposed_operand(grads, dtype), x)
+    at_kernel = matmul(operand(grads.T, dtype), x)
     return matmul(operand(grads, dtype), kernel), at_kernel
 
 

@@ -7,6 +7,9 @@ each time, by XLA's CPU compiler, which has no other bfloat16 arithmetic; so it 
 as its bits. Everywhere else this costs nothing.
 """
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -21,17 +24,6 @@ def is_mixed(dtype: jnp.dtype) -> bool:
 def operand(x: Array, dtype: jnp.dtype) -> Array:
     """float32 -> itself for dtype float32; bfloat16 for that."""
     return x.astype(dtype) if is_mixed(dtype) else x
-
-
-def transposed_operand(x: Array, dtype: jnp.dtype) -> Array:
-    """`operand(x.T, dtype)` as the left side of a `matmul`.
-
-    Transposed before it: XLA's CPU compiler has no narrow matmul that does both, and
-    would widen the two sides first.
-    """
-    if not is_mixed(dtype):
-        return x.T
-    return load(jax.lax.optimization_barrier(store(x.T, dtype)))
 
 
 def store(x: Array, dtype: jnp.dtype) -> Array:
@@ -56,14 +48,35 @@ def load_float(stored: Array) -> Array:
 
 def matmul(a: Array, b: Array) -> Array:
     """As `jnp.matmul`; bfloat16 operands are added up, and returned, in float32."""
-    return jnp.matmul(a, b, preferred_element_type=_sums(a))
+    if not is_mixed(a.dtype):
+        return jnp.matmul(a, b)
+    return _mixed(functools.partial(jnp.matmul, preferred_element_type=jnp.float32))(
+        a, b
+    )
 
 
 def matmul_transposed(a: Array, b: Array) -> Array:
     """`matmul(a, b.T)` of two matrices, without a transposed copy of b."""
     dims = (((1,), (1,)), ((), ()))
-    return jax.lax.dot_general(a, b, dims, preferred_element_type=_sums(a))
+    if not is_mixed(a.dtype):
+        return jax.lax.dot_general(a, b, dims)
+    return _mixed(
+        lambda a, b: jax.lax.dot_general(a, b, dims, preferred_element_type=jnp.float32)
+    )(a, b)
 
 
-def _sums(operand: Array) -> jnp.dtype:
-    return jnp.float32 if is_mixed(operand.dtype) else operand.dtype
+def _mixed(product: Callable[[Array, Array], Array]) -> Callable:
+    """The product of bfloat16 operands as XLA's CPU compiler can do it.
+
+    It has narrow matmuls but none whose left side is to be transposed. It would make
+    such of transposes before and after the product, and then find no code for them:
+    the barriers keep these out.
+    """
+
+    def on_cpu(*operands):
+        bits = jax.lax.optimization_barrier(
+            tuple(jax.lax.bitcast_convert_type(x, jnp.uint16) for x in operands)
+        )
+        return jax.lax.optimization_barrier(product(*map(load, bits)))
+
+    return functools.partial(jax.lax.platform_dependent, cpu=on_cpu, default=product)

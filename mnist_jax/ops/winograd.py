@@ -21,7 +21,6 @@ from mnist_jax.ops.precision import (
     matmul_transposed,
     operand,
     store,
-    transposed_operand,
 )
 from mnist_jax.ops.tiles import Grid, flat, gather, map_grids
 
@@ -79,7 +78,7 @@ def gradients(
     )
     kernel_grad = jnp.array(_both(_kernel_adjoint, kernel_grad))
     tile_grads = map_grids(
-        lambda u, m: matmul(transposed_operand(u, dtype), m), kernels, at_products
+        lambda u, m: matmul(operand(u.T, dtype), m), kernels, at_products
     )
     tile_grads = fusion_barrier(lambda grads: _both(_tile_adjoint, grads), tile_grads)
     return tile_grads, kernel_grad.transpose(0, 1, 3, 2)
