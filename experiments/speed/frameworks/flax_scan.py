@@ -27,10 +27,13 @@ def build(task: protocol.Task) -> protocol.Benchmark:
         nonlocal state
         order = rng.permutation(len(images))[: task.num_steps * task.batch_size]
         order = order.reshape(task.num_steps, task.batch_size).astype(np.int32)
-        losses = []
-        for steps in np.split(order, task.num_steps if task.model == "cnn" else 1):
-            state, step_losses = train_steps(state, images, labels, steps)
-            losses.append(step_losses)
+        if task.model == "cnn":
+            losses = []
+            for indices in order:
+                state, loss = train_step(state, images, labels, indices)
+                losses.append(loss)
+        else:
+            state, losses = train_steps(state, images, labels, order)
         return float(np.mean(jax.device_get(losses)))
 
     return protocol.Benchmark(
@@ -41,15 +44,18 @@ def build(task: protocol.Task) -> protocol.Benchmark:
 
 
 @functools.partial(jax.jit, donate_argnums=0)
+def train_step(state, images, labels, indices):
+    """(state, float32 [N, 28, 28, 1], int32 [N], int32 [B]) -> (state, loss)."""
+    state, metrics = flax_linen.train_step(state, images[indices], labels[indices])
+    return state, metrics["loss"]
+
+
+@functools.partial(jax.jit, donate_argnums=0)
 def train_steps(state, images, labels, order):
-    """(state, float32 [N, 28, 28, 1], int32 [N], int32 [steps, B] indices) ->
-    (state, float32 [steps] losses)."""
-
-    def step(state, indices):
-        state, metrics = flax_linen.train_step(state, images[indices], labels[indices])
-        return state, metrics["loss"]
-
-    return jax.lax.scan(step, state, order)
+    """As `train_step`; order: int32 [steps, B] -> (state, float32 [steps])."""
+    return jax.lax.scan(
+        lambda state, indices: train_step(state, images, labels, indices), state, order
+    )
 
 
 if __name__ == "__main__":
