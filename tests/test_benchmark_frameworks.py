@@ -87,10 +87,46 @@ def test_table_has_one_row_per_model():
     rounds = [measured(ours=1.0, torch=3.0, torch_loader=4.0, keras=2.5, gflops=1.0)]
     row = report.summarize("linear", 1000, READY, rounds)
     head, _, first = report.make_table([row]).to_markdown().splitlines()
-    assert "speedup over the fastest of PyTorch and Keras" in head
+    assert "| fastest other | its time, s | speedup" in head
     assert first == (
-        "| linear | 32 | 7,850 | 1.00 | 3.00 | 4.00 | 2.50 | 2.50 (2.50 to 2.50) | 3% |"
+        "| linear | 32 | 7,850 | 1.00 | Keras | 2.50 | 2.50 (2.50 to 2.50) | 3% |"
     )
+
+
+def test_table_of_times_leaves_a_cell_empty_where_a_framework_has_no_such_model():
+    rounds = [measured(ours=1.0, torch=3.0, torch_loader=4.0, keras=2.5, gflops=1.0)]
+    linear = report.summarize("linear", 1000, READY, rounds)
+    ready = {name: one for name, one in READY.items() if name != "keras"}
+    mlp = report.summarize("mlp", 1000, ready, rounds)
+    lines = report.make_times_table([linear, mlp]).to_markdown().splitlines()
+    assert lines[0] == "| seconds | linear | mlp |"
+    assert lines[2:] == [
+        "| mnist_jax | 1.00 | 1.00 |",
+        "| PyTorch | 3.00 | 3.00 |",
+        "| PyTorch DataLoader | 4.00 | 4.00 |",
+        "| Keras | 2.50 |  |",
+    ]
+
+
+def test_speedup_counts_frameworks_of_this_interpreter():
+    turns = measured(ours=1.0, torch=3.0, torch_loader=4.0, keras=2.5, gflops=1.0)
+    ready = READY | {"flax_scan": said()}
+    turns["flax_scan"] = {"seconds": 1.5, "loss": 0.25}
+    row = report.summarize("linear", 1000, ready, [turns])
+    assert row["fastest"] == "flax_scan" and row["speedup"]["median"] == 1.5
+
+
+@pytest.mark.parametrize("compiler", [None, "/usr/bin/g++"])
+def test_torch_compile_is_left_out_without_a_compiler(compiler, monkeypatch, capsys):
+    monkeypatch.setattr(processes, "find_interpreter", lambda *_: "python")
+    monkeypatch.setattr(processes.shutil, "which", lambda _: compiler)
+    commands = processes.choose_workers({"torch": "python"}, {})
+    assert ("torch_compile" in commands) == bool(compiler)
+    assert "torch_tuned" in commands and "keras" not in commands
+    told = (
+        "torch_compile is left out: it needs a C++ compiler" in capsys.readouterr().err
+    )
+    assert told != bool(compiler)
 
 
 def test_different_models_are_refused():
@@ -129,8 +165,18 @@ def test_foreign_interpreters_need_numpy_and_their_framework_alone():
     for one in registry.FRAMEWORKS.values():
         if one.interpreter:
             modules = registry.INTERPRETERS[one.interpreter].modules.split(", ")
+            # Workers of one interpreter, each of them checked here, may share parts.
+            workers = {
+                f"experiments.speed.frameworks.{other.worker}"
+                for other in registry.FRAMEWORKS.values()
+                if other.interpreter == one.interpreter
+            }
             for name in imports(FRAMEWORKS / f"{one.worker}.py"):
-                assert name in own or name.partition(".")[0] in {*known, *modules}
+                assert (
+                    name in own
+                    or name in workers
+                    or name.partition(".")[0] in {*known, *modules}
+                )
 
 
 def start_worker(code, tmp_path):
@@ -202,10 +248,12 @@ def test_end_to_end_without_other_frameworks(tmp_path, run_study):
     content = json.loads((workdir / "benchmark.json").read_text())
     assert {"cpu", "python", "command", "threads"} <= set(content)
     assert (content["dataset"], content["images"]) == ("synthetic", 256)
-    assert set(content["versions"]) == {"mnist_jax", "flax", "matmul"}
+    assert set(content["versions"]) == {
+        *("mnist_jax", "flax", "flax_scan", "sklearn", "matmul")
+    }
     (row,) = content["models"]
     assert row["num_params"] == 7850
-    assert set(row["frameworks"]) == {"mnist_jax", "flax"}
+    assert set(row["frameworks"]) == {"mnist_jax", "flax", "flax_scan", "sklearn"}
     for one in row["frameworks"].values():
         assert one["seconds"][0] > 0 and 1 < one["loss"][0] < 5
     assert row["matmul_gflops"][0] > 0

@@ -60,7 +60,7 @@ def bars(
     """Bars side by side in groups on a logarithmic axis, as speeds by framework.
 
     Args:
-      series: name -> G values above 0, one for each group.
+      series: name -> G values above 0, one for each group; nan for no bar.
       groups: G names.
       label: of the axis of values.
       title: of the figure.
@@ -76,6 +76,8 @@ def bars(
         colour = style.series_style(i)["color"]
         handles.append(axis.bar(place, values, 0.92 * width, color=colour, label=name))
         for x, value in zip(place, values, strict=True):
+            if np.isnan(value):
+                continue
             # Inside the bar, where no limit's line crosses it.
             axis.text(
                 x, value, f"{value:,.0f} ", ha="center", va="top", rotation=90,
@@ -88,8 +90,8 @@ def bars(
         lines.set_label(limits[0])
         handles.append(lines)
     # Bars on a logarithmic scale have no natural foot; this leaves room for a number.
-    low = min(min(values) for values in series.values()) / 6
-    axis.set(yscale="log", ylim=(low, 2 * numbers.max()), ylabel=label)
+    low = np.nanmin([*series.values()]) / 6
+    axis.set(yscale="log", ylim=(low, 2 * np.nanmax(numbers)), ylabel=label)
     axis.set_xticks(range(len(groups)), groups)
     axis.tick_params(axis="x", length=0)
     style.plain_log_ticks(axis.yaxis)

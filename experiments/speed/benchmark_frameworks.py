@@ -7,13 +7,19 @@ In this package, plain Flax, PyTorch and Keras, on the CPU:
 
 PyTorch and Keras stay out of this package's environment: each flag names the Python of
 an environment that has them; without the flag they are left out. Models, batches, Adam
-and its rate are the same everywhere, in float32, without augmentation and dropout; each
-framework is used as its own documentation shows. Each is a process with its images in
-memory that has trained one epoch to warm up. They take turns, so that a change of the
-machine's speed meets all of them. A turn is one epoch, or as many as two seconds hold,
-of which the mean counts: after a pause the first tenths of a second are slow. Ratios
-are taken within a round, and given as the median over the rounds with the lowest and
-the highest. The machine's matmul rate is measured in each round, too.
+and its rate are the same everywhere, in float32, without augmentation and dropout.
+Flax, PyTorch and Keras are used as their own documentation shows, and tuned: Flax scans
+the step over an epoch; PyTorch has fused Adam and channels_last, and once more
+torch.compile, which is left out where no C++ compiler is found; Keras takes an epoch as
+one execution, by `fit` and by a loop of its own, with XLA for the models that gain by
+it. scikit-learn's MLPClassifier trains linear and mlp. See frameworks/registry.py.
+
+Each is a process with its images in memory that has trained one epoch to warm up. They
+take turns, so that a change of the machine's speed meets all of them. A turn is one
+epoch, or as many as two seconds hold, of which the mean counts: after a pause the first
+tenths of a second are slow. Speedup is the time of the fastest of all others over ours
+within a round, given as the median over the rounds with the lowest and the highest. The
+machine's matmul rate is measured in each round, too.
 
 Writes benchmark.json, .md and .png under --workdir, after each model anew. Takes 20
 minutes on two cores.
@@ -23,7 +29,6 @@ Result, on 2 cores of an AMD EPYC: speedup over the fastest of PyTorch and Keras
 """
 
 import platform
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,8 +41,8 @@ from experiments.common import study_flags
 from experiments.common.machine import cpu_name
 from experiments.common.report import own_command, write_all
 from experiments.speed.frameworks import families, processes, report
-from experiments.speed.frameworks.processes import BenchmarkError
-from experiments.speed.frameworks.registry import FRAMEWORKS, INTERPRETERS, MATMUL
+from experiments.speed.frameworks.processes import BenchmarkError, say
+from experiments.speed.frameworks.registry import FRAMEWORKS, INTERPRETERS
 from experiments.speed.timing import take_turn
 from mnist_jax import cli, data, signals
 from mnist_jax.formats import format_loss
@@ -78,38 +83,6 @@ def check_images(models: list[str], num_images: int) -> None:
             )
 
 
-def choose_workers(
-    given: Mapping[str, str | None], env: dict[str, str]
-) -> dict[str, list[str]]:
-    """The command of each worker, in the order of their turns.
-
-    Args:
-      given: interpreter by key of `INTERPRETERS`; None to leave out.
-      env: of the workers.
-
-    Raises:
-      BenchmarkError: an interpreter cannot be used.
-    """
-    found = {
-        key: processes.find_interpreter(
-            f"{key}_python", python, INTERPRETERS[key].modules, env
-        )
-        for key, python in given.items()
-        if python
-    }
-    found[None] = sys.executable
-    workers = {
-        name: (found[one.interpreter], one.worker)
-        for name, one in FRAMEWORKS.items()
-        if one.interpreter in found
-    }
-    workers[MATMUL] = (sys.executable, MATMUL)
-    return {
-        name: [python, "-m", f"experiments.speed.frameworks.{module}"]
-        for name, (python, module) in workers.items()
-    }
-
-
 def measure(
     model: str,
     commands: Mapping[str, list[str]],
@@ -123,7 +96,7 @@ def measure(
 
     Args:
       model: what to train.
-      commands: see `choose_workers`.
+      commands: see `processes.choose_workers`.
       env: of the workers.
       folder: holds data.npz, and takes what the workers print.
       threads: for each framework.
@@ -139,6 +112,8 @@ def measure(
     workers, ready, measured = {}, {}, []
     try:
         for name, command in commands.items():
+            if name in FRAMEWORKS and model not in FRAMEWORKS[name].models:
+                continue
             arguments = {
                 "framework": name,
                 "model": model,
@@ -176,10 +151,6 @@ def describe(measured: Mapping[str, Any]) -> str:
     return f"{measured['seconds']:.3f} s, loss {format_loss(measured['loss'])}"
 
 
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def define_flags() -> None:
     for key, one in INTERPRETERS.items():
         flags.DEFINE_string(f"{key}_python", None, f"Python that has {one.library}")
@@ -204,7 +175,7 @@ def study() -> None:
     threads = given.threads or devices.count_cores()
     env = processes.environment(threads)
     interpreters = {key: given[f"{key}_python"].value for key in INTERPRETERS}
-    commands = choose_workers(interpreters, env)
+    commands = processes.choose_workers(interpreters, env)
     images, labels = load_data(
         given.dataset, given.images, given.data_dir, given.raw_dir
     )
@@ -225,7 +196,7 @@ def study() -> None:
             ready, rounds = measure(
                 model, commands, env, folder, threads, given.rounds, given.turn_seconds
             )
-            content["versions"] = {x: one["versions"] for x, one in ready.items()}
+            content["versions"] |= {x: one["versions"] for x, one in ready.items()}
             row = report.summarize(model, len(images), ready, rounds)
             content["models"].append(row)
             files = {
@@ -235,6 +206,7 @@ def study() -> None:
             }
             write_all(workdir, files)
     print(report.make_table(content["models"]).to_text())
+    print(report.make_times_table(content["models"]).to_text())
 
 
 main = cli.make_main(study, "models that are finished are in the workdir")

@@ -11,6 +11,11 @@ from flax.training import train_state
 from experiments.speed import timing
 from experiments.speed.frameworks import families, protocol
 
+VERSIONS = {
+    "jax": jax.__version__,
+    "flax": flax.__version__,
+    "optax": optax.__version__,
+}
 _CELLS = {"rnn": nn.SimpleCell, "lstm": nn.OptimizedLSTMCell, "gru": nn.GRUCell}
 
 
@@ -43,10 +48,12 @@ class Recurrent(nn.Module):
     """float32 [B, 28, 28, 1], read row by row -> logits [B, 10]."""
 
     cell: str
+    unroll: int = 1
 
     @nn.compact
     def __call__(self, x):
-        x = nn.RNN(_CELLS[self.cell](families.UNITS))(x[..., 0])  # [B, 28, units]
+        cell = _CELLS[self.cell](families.UNITS)
+        x = nn.RNN(cell, unroll=self.unroll)(x[..., 0])  # [B, 28, units]
         return nn.Dense(families.NUM_CLASSES)(x[:, -1])
 
 
@@ -68,20 +75,16 @@ def build(task: protocol.Task) -> protocol.Benchmark:
     return protocol.Benchmark(
         run_epoch=timing.timed(train_epoch),
         num_params=sum(x.size for x in jax.tree.leaves(state.params)),
-        versions={
-            "jax": jax.__version__,
-            "flax": flax.__version__,
-            "optax": optax.__version__,
-        },
+        versions=VERSIONS,
     )
 
 
-def create_state(name: str) -> train_state.TrainState:
+def create_state(name: str, unroll: bool = False) -> train_state.TrainState:
     """The model and Adam, before the first step."""
     if name == "cnn":
         model = CNN()
     elif name in _CELLS:
-        model = Recurrent(name)
+        model = Recurrent(name, unroll=28 if unroll else 1)
     else:
         model = MLP((families.HIDDEN,) if name == "mlp" else ())
     params = model.init(jax.random.key(0), jnp.ones((1, 28, 28, 1)))["params"]

@@ -1,8 +1,11 @@
 """Keras on TensorFlow: `compile` and `fit`, with layers at their defaults."""
 
 import time
+from collections.abc import Callable
+from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from experiments.speed.frameworks import families, protocol
@@ -29,22 +32,46 @@ class Clock(keras.callbacks.Callback):
 
 
 def build(task: protocol.Task) -> protocol.Benchmark:
+    start(task)
+    model = build_model(task.model)
+    run_epoch = fit_epochs(model, task, metrics=["accuracy"])
+    return make_benchmark(model, task, run_epoch)
+
+
+def start(task: protocol.Task) -> None:
+    """Sets TensorFlow's threads and all seeds."""
     tf.config.threading.set_intra_op_parallelism_threads(task.threads)
     tf.config.threading.set_inter_op_parallelism_threads(task.threads)
     keras.utils.set_random_seed(0)
-    model = build_model(task.model)
-    model.compile(
-        # Keras' own epsilon is 1e-7.
-        optimizer=keras.optimizers.Adam(families.LEARNING_RATE, epsilon=1e-8),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
-    # `fit` would train on the incomplete batch too.
+
+
+def make_optimizer() -> keras.Optimizer:
+    # Keras' own epsilon is 1e-7.
+    return keras.optimizers.Adam(families.LEARNING_RATE, epsilon=1e-8)
+
+
+def make_loss() -> keras.Loss:
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def arrays(task: protocol.Task) -> tuple[np.ndarray, np.ndarray]:
+    """float32 [N, 28, 28], for the cnn [N, 28, 28, 1]; int32 [N].
+
+    Whole batches only, for `fit` would train on the incomplete one too.
+    """
     num_images = task.num_steps * task.batch_size
     images = protocol.to_float(task.images[:num_images])
     if task.model != "cnn":
         images = images[..., 0]
-    labels = task.labels[:num_images]
+    return images, task.labels[:num_images]
+
+
+def fit_epochs(
+    model: keras.Model, task: protocol.Task, **compile_options: Any
+) -> Callable[[], dict[str, Any]]:
+    """A function that trains the next epoch by `fit`; options are of `compile`."""
+    model.compile(optimizer=make_optimizer(), loss=make_loss(), **compile_options)
+    images, labels = arrays(task)
 
     def run_epoch():
         clock = Clock()
@@ -59,6 +86,12 @@ def build(task: protocol.Task) -> protocol.Benchmark:
         )
         return {"seconds": clock.seconds, "loss": history.history["loss"][0]}
 
+    return run_epoch
+
+
+def make_benchmark(
+    model: keras.Model, task: protocol.Task, run_epoch: Callable[[], dict[str, Any]]
+) -> protocol.Benchmark:
     return protocol.Benchmark(
         run_epoch=run_epoch,
         num_params=model.count_params(),
@@ -67,8 +100,8 @@ def build(task: protocol.Task) -> protocol.Benchmark:
     )
 
 
-def build_model(name: str) -> keras.Sequential:
-    """Images float32 [B, 28, 28], for the cnn [B, 28, 28, 1] -> logits [B, 10].
+def build_model(name: str, **recurrent_options: Any) -> keras.Sequential:
+    """Images as `arrays` gives them, in batches -> logits [B, 10].
 
     Of the two biases of Keras' GRU, that of the update and reset gates is redundant,
     as in PyTorch's.
@@ -84,7 +117,8 @@ def build_model(name: str) -> keras.Sequential:
             layers.Flatten(),
         ]
     elif name in _RECURRENT:
-        body = [layers.Input((28, 28)), _RECURRENT[name](families.UNITS)]
+        recurrence = _RECURRENT[name](families.UNITS, **recurrent_options)
+        body = [layers.Input((28, 28)), recurrence]
     else:
         body = [layers.Input((28, 28)), layers.Flatten()]
         if name == "mlp":

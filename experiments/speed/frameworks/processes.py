@@ -2,11 +2,15 @@
 
 import json
 import os
+import shutil
 import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from experiments.common.machine import ROOT
+from experiments.speed.frameworks.registry import FRAMEWORKS, INTERPRETERS, MATMUL
 from mnist_jax.errors import UserError
 
 
@@ -52,6 +56,47 @@ def find_interpreter(flag: str, python: str, modules: str, env: dict) -> str:
     if done.returncode:
         raise BenchmarkError(f"--{flag}={python}: {_tail(done.stderr, 1)}: {remedy}")
     return path
+
+
+def choose_workers(
+    given: Mapping[str, str | None], env: dict[str, str]
+) -> dict[str, list[str]]:
+    """The command of each worker, in the order of their turns.
+
+    Args:
+      given: interpreter by key of `INTERPRETERS`; None to leave out.
+      env: of the workers.
+
+    Raises:
+      BenchmarkError: an interpreter cannot be used.
+    """
+    found = {
+        key: find_interpreter(f"{key}_python", python, INTERPRETERS[key].modules, env)
+        for key, python in given.items()
+        if python
+    }
+    found[None] = sys.executable
+    workers = {}
+    for name, one in FRAMEWORKS.items():
+        if one.interpreter not in found:
+            continue
+        if one.needs_compiler and not has_compiler():
+            say(f"{name} is left out: it needs a C++ compiler, and none is in PATH")
+            continue
+        workers[name] = (found[one.interpreter], one.worker)
+    workers[MATMUL] = (sys.executable, MATMUL)
+    return {
+        name: [python, "-m", f"experiments.speed.frameworks.{module}"]
+        for name, (python, module) in workers.items()
+    }
+
+
+def has_compiler() -> bool:
+    return any(shutil.which(name) for name in ("g++", "c++", "clang++"))
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 class Worker:

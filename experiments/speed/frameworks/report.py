@@ -1,5 +1,6 @@
 """Summary, table and figure of the benchmark."""
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,12 +9,7 @@ from experiments.common import charts
 from experiments.common.table import Table, column
 from experiments.speed.frameworks import families
 from experiments.speed.frameworks.processes import BenchmarkError
-from experiments.speed.frameworks.registry import (
-    FRAMEWORKS,
-    INTERPRETERS,
-    MATMUL,
-    OURS,
-)
+from experiments.speed.frameworks.registry import FRAMEWORKS, MATMUL, OURS
 from experiments.speed.timing import MEDIAN_RANGE, median_range
 from mnist_jax.formats import counted
 
@@ -42,9 +38,9 @@ def summarize(
 ) -> dict[str, Any]:
     """What is written about one model.
 
-    Ratios are taken within a round. 'speedup' is that over the fastest framework with
-    an interpreter of its own, None where there is none; 'utilization' is the model's
-    FLOP/s over the measured matmul rate.
+    Ratios are taken within a round. 'speedup' is that over the fastest of all others in
+    that round, 'fastest' the one of them with the lowest median; 'utilization' is the
+    model's FLOP/s over the measured matmul rate.
 
     Args:
       model: its name.
@@ -75,16 +71,17 @@ def summarize(
         }
 
     names = [name for name in FRAMEWORKS if name in ready]
-    others = [name for name in names if FRAMEWORKS[name].interpreter]
-    fastest = [min(one[x]["seconds"] for x in others) for one in rounds if others]
+    others = {name: summarize_framework(name) for name in names if name != OURS}
+    fastest = [min(one[name]["seconds"] for name in others) for one in rounds]
     return {
         "model": model,
         "batch_size": batch_size,
         "num_params": check_params(model, ready),
         "images_per_epoch": num_images,
         "flops_per_image": flops,
-        "frameworks": {name: summarize_framework(name) for name in names},
-        "speedup": over_ours(fastest) if others else None,
+        "frameworks": {OURS: summarize_framework(OURS), **others},
+        "fastest": min(others, key=lambda name: others[name]["median_seconds"]),
+        "speedup": over_ours(fastest),
         "matmul_gflops": rates,
         "utilization": median_range(
             [
@@ -96,25 +93,45 @@ def summarize(
 
 
 def make_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Of rows of `summarize` that all have the same frameworks."""
-    names = list(rows[0]["frameworks"])
+    """Ours and the fastest of the others; rows of `summarize`."""
     columns = [
         column("model", "model"),
         column("batch", "batch_size", "{:d}"),
         column("parameters", "num_params", "{:,}"),
-        *(column(f"{FRAMEWORKS[x].name}, s", x, "{:.2f}") for x in names),
+        column(f"{FRAMEWORKS[OURS].name}, s", "ours", "{:.2f}"),
+        column("fastest other", "name"),
+        column("its time, s", "its", "{:.2f}"),
+        column("speedup (lowest to highest round)", "speedup", MEDIAN_RANGE),
+        column("utilization", "utilization", "{0[median]:.0%}"),
     ]
-    given = dict.fromkeys(FRAMEWORKS[name].interpreter for name in names)
-    others = [INTERPRETERS[key].library for key in given if key]
-    if others:
-        over = ("the fastest of " if len(others) > 1 else "") + " and ".join(others)
-        head = f"speedup over {over} (lowest to highest round)"
-        columns.append(column(head, "speedup", MEDIAN_RANGE))
-    columns.append(column("utilization", "utilization", "{0[median]:.0%}"))
-    cells = [
-        row | {x: row["frameworks"][x]["median_seconds"] for x in names} for row in rows
-    ]
-    return Table(columns, cells)
+
+    def cells(row):
+        times, fastest = row["frameworks"], row["fastest"]
+        return row | {
+            "ours": times[OURS]["median_seconds"],
+            "name": FRAMEWORKS[fastest].name,
+            "its": times[fastest]["median_seconds"],
+        }
+
+    return Table(columns, [cells(row) for row in rows])
+
+
+def make_times_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Median seconds: a line for each framework, a column for each of `rows`."""
+    models = [row["model"] for row in rows]
+    columns = [column("seconds", "name"), *(column(x, x, "{:.2f}") for x in models)]
+
+    def cells(name):
+        times = {row["model"]: row["frameworks"].get(name) for row in rows}
+        medians = {x: one and one["median_seconds"] for x, one in times.items()}
+        return {"name": FRAMEWORKS[name].name, **medians}
+
+    return Table(columns, [cells(name) for name in measured_names(rows)])
+
+
+def measured_names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The frameworks that trained one of the models at least."""
+    return [x for x in FRAMEWORKS if any(x in row["frameworks"] for row in rows)]
 
 
 def caption(content: Mapping[str, Any]) -> str:
@@ -129,25 +146,40 @@ def caption(content: Mapping[str, Any]) -> str:
 
 def to_markdown(content: Mapping[str, Any]) -> str:
     return (
-        f"{caption(content)}; seconds. Utilization: model FLOP/s over the measured "
-        "matmul rate; Winograd needs fewer, so it can pass 100%.\n\n"
-        f"{make_table(content['models']).to_markdown()}"
+        f"{caption(content)}. Speedup: over the fastest of all others in each round. "
+        "Utilization: model FLOP/s over the measured matmul rate; Winograd needs "
+        "fewer, so it can pass 100%.\n\n"
+        f"{make_table(content['models']).to_markdown()}\n"
+        f"{make_times_table(content['models']).to_markdown()}"
     )
 
 
 def draw(content: Mapping[str, Any]) -> bytes:
-    """Images per second of every framework, as a PNG file."""
+    """Images per second of the fastest use of each library, as a PNG file.
+
+    A bar for every framework would be too thin for its number.
+    """
     rows = content["models"]
     limits = [
         statistics.median(row["matmul_gflops"]) * 1e9 / row["flops_per_image"]
         for row in rows
     ]
+    libraries: dict[str, list[str]] = {}
+    for name in measured_names(rows):
+        libraries.setdefault(FRAMEWORKS[name].library, []).append(name)
+
+    def fastest(row, names):
+        rates = [
+            row["frameworks"][name]["images_per_second"]
+            for name in names
+            if name in row["frameworks"]
+        ]
+        return max(rates, default=math.nan)
+
     return charts.bars(
         {
-            FRAMEWORKS[name].name: [
-                row["frameworks"][name]["images_per_second"] for row in rows
-            ]
-            for name in rows[0]["frameworks"]
+            library: [fastest(row, names) for row in rows]
+            for library, names in libraries.items()
         },
         [row["model"] for row in rows],
         "training images per second",
