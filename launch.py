@@ -8,11 +8,16 @@
 A setting that is not given comes from the model's preset.
 """
 
+import gc
+import re
+import sys
+
 from mnist_jax import signals, streams
 
 # Before what takes a second to import.
 streams.open_closed()
 signals.listen()
+gc.disable()  # until a run trains: what is imported is no garbage
 
 from absl import app, flags  # noqa: E402
 
@@ -25,7 +30,15 @@ _MODE = flags.DEFINE_enum(
     "train a model; score a trained one; classify image files; draw a run's figures "
     "again",
 )
-_SETTINGS = cli.define_settings(model="gru", dataset="auto", preset="default")
+# Figures are drawn without JAX, which the flags of the settings would import.
+_ONLY_DRAWS = "--mode=plot" in sys.argv and all(
+    re.match("--?(mode|workdir)=", argument) for argument in sys.argv[1:]
+)
+_SETTINGS = (
+    []
+    if _ONLY_DRAWS
+    else cli.define_settings(model="gru", dataset="auto", preset="default")
+)
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "the run's folder (default: runs/<dataset>-<model>-<seed>)"
 )
@@ -66,16 +79,16 @@ def run() -> None:
     mode, workdir = _MODE.value, _WORKDIR.value
     own = [_WORKDIR, _OVERWRITE, _IMAGES, _TENSORBOARD, *_PROCESSES, *_SETTINGS]
     commands.check_flags(mode, [flag.name for flag in own if flag.present])
-    settings = cli.given_settings(_SETTINGS)
     if mode == "train":
         commands.train(
-            settings,
+            cli.given_settings(_SETTINGS),
             workdir,
             _OVERWRITE.value,
             _TENSORBOARD.value,
             {flag.name: flag.value for flag in _PROCESSES},
         )
     elif mode == "evaluate":
+        settings = cli.given_settings(_SETTINGS)
         commands.evaluate(workdir, settings["data_dir"], settings["raw_dir"])
     elif mode == "predict":
         given = _IMAGES.value or []  # a list for each --images
@@ -87,7 +100,7 @@ def run() -> None:
 main = cli.make_main(
     run,
     "the same command, without --overwrite, goes on from there",
-    lambda: _COMPILATION_CACHE.value,
+    lambda: _COMPILATION_CACHE.value and _MODE.value != "plot",
 )
 
 if __name__ == "__main__":

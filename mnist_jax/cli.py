@@ -4,6 +4,7 @@
 from the settings' own fields.
 """
 
+import gc
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
@@ -11,10 +12,8 @@ from typing import Any, NoReturn
 
 from absl import flags, logging
 
-from mnist_jax import compilation_cache, signals, streams
-from mnist_jax.config import PRESET_SETTINGS, SETTINGS
+from mnist_jax import compilation_cache, exits, signals, streams
 from mnist_jax.errors import EXPECTED, UserErrors
-from mnist_jax.parallel import multihost
 from mnist_jax.settings import ConfigError
 from mnist_jax.signals import Interrupted
 
@@ -22,20 +21,27 @@ _BROKEN_PIPE = 141  # 128 + the number of SIGPIPE
 
 flags.disclaim_key_flags()  # `--help` shows them as the program's own
 
+# The settings know the models and so JAX, which takes a second to import: functions
+# that need them import them.
+
 
 def define_settings(
-    names: Iterable[str] = SETTINGS, **defaults: Any
+    names: Iterable[str] | None = None, **defaults: Any
 ) -> list[flags.FlagHolder]:
     """Defines a flag for each setting; None, the default, stands for "not given".
 
     Args:
-      names: of settings.
+      names: of settings; None for all.
       **defaults: by name, where there is another one.
     """
-    return [_define(SETTINGS[name], defaults.get(name)) for name in names]
+    from mnist_jax.config import SETTINGS
+
+    return [_define(SETTINGS[x], defaults.get(x)) for x in names or SETTINGS]
 
 
 def _define(one: Any, default: Any) -> flags.FlagHolder:
+    from mnist_jax.config import PRESET_SETTINGS
+
     owners = f" [{', '.join(one.models)}]" if one.models else ""
     known = "the preset's" if one.name in PRESET_SETTINGS else one.default
     # Where there is a default absl adds it.
@@ -59,6 +65,8 @@ def given_settings(holders: Iterable[flags.FlagHolder]) -> dict[str, Any]:
     Raises:
       ConfigError: several numbers cannot be read as such.
     """
+    from mnist_jax.config import SETTINGS
+
     values = {holder.name: holder.value for holder in holders}
     return {
         name: SETTINGS[name].parse(value)
@@ -95,15 +103,16 @@ def make_main(
             with signals.advice(go_on):
                 body()
             streams.flush()
+            gc.freeze()  # Python's last collection would walk all that was imported
         except BrokenPipeError:  # as `| head` leaves it: no news to anyone
             streams.drop_output()
-            multihost.hard_exit(_BROKEN_PIPE)
+            exits.hard_exit(_BROKEN_PIPE)
         except EXPECTED as error:
             _end(1, "\n".join(f"error: {line}" for line in _lines(error)))
         except Interrupted as stop:
             _end(128 + stop.signal_number, f"{stop}; {go_on}")
         except Exception:
-            if not multihost.is_multiprocess():
+            if not exits.is_in_group():
                 raise
             _end(1, traceback.format_exc())
 
@@ -133,4 +142,4 @@ def _one_line(error: Exception) -> str:
 
 def _end(status: int, text: str) -> NoReturn:
     print(text, file=sys.stderr, flush=True)
-    multihost.hard_exit(status)
+    exits.hard_exit(status)

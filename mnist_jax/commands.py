@@ -1,6 +1,10 @@
-"""What `launch.py` does: one function for each mode, which prints what it found."""
+"""What `launch.py` does: one function for each mode, which prints what it found.
+
+Each imports what it needs: figures are drawn without JAX, which is slow to import.
+"""
 
 import contextlib
+import gc
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -8,11 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from mnist_jax import data, images, plots, predict, signals, tensorboard, training
-from mnist_jax.config import Config, ConfigError, absolute_folder, make_config
+from mnist_jax import images, plots, signals, tensorboard
 from mnist_jax.errors import EXPECTED, UserError, UserErrors
 from mnist_jax.formats import counted, format_loss
-from mnist_jax.parallel import devices, multihost
+from mnist_jax.settings import ConfigError
 from mnist_jax.storage import records
 from mnist_jax.storage import workdir as workdir_lib
 
@@ -70,6 +73,9 @@ def train(
       writes_events: for TensorBoard.
       processes: see `devices.start`.
     """
+    from mnist_jax.config import make_config
+    from mnist_jax.parallel import devices, multihost
+
     make_config(**settings)  # wrong settings are told before data is fetched
     folder = None if workdir is None else workdir_lib.parse(workdir)
     if writes_events:
@@ -89,6 +95,12 @@ def _train(
     writes_events: bool,
 ) -> None:
     """`train`, once the devices are there."""
+    from mnist_jax import data, training
+    from mnist_jax.config import absolute_folder, make_config
+    from mnist_jax.parallel import multihost
+
+    gc.freeze()  # what was imported
+    gc.enable()
     with _together():
         dataset = data.prepare(
             settings["dataset"], settings["data_dir"], settings["raw_dir"]
@@ -97,7 +109,7 @@ def _train(
             # In the record, where the data are does not depend on where one stands.
             name: absolute_folder(settings[name]) for name in ("data_dir", "raw_dir")
         })  # fmt: skip
-    folder = folder or default_workdir(config)
+    folder = folder or Path("runs") / f"{config.dataset}-{config.model}-{config.seed}"
     events = tensorboard.EventFiles(folder) if writes_events else None
     starts = []
 
@@ -117,13 +129,11 @@ def _train(
             plots.draw_all(folder)
 
 
-def default_workdir(config: Config) -> Path:
-    return Path("runs") / f"{config.dataset}-{config.model}-{config.seed}"
-
-
 @contextlib.contextmanager
 def _together() -> Iterator[None]:
     """Of several processes all go on, or all end with a line."""
+    from mnist_jax.parallel import multihost
+
     with multihost.translate_lost_process():
         with multihost.propagate_errors(EXPECTED):
             yield
@@ -144,6 +154,9 @@ def _print_result(result: Mapping[str, Any], workdir: Path) -> None:
 @signals.advice(_AGAIN)
 def evaluate(workdir: str, data_dir: str | None, raw_dir: str | None) -> None:
     """Prints the scores of the run's last checkpoint."""
+    from mnist_jax import predict
+    from mnist_jax.parallel import devices
+
     folder = workdir_lib.parse(workdir)
     devices.start()
     found = predict.evaluate(folder, data_dir, raw_dir)
@@ -172,6 +185,9 @@ def predict_images(workdir: str, paths: Sequence[str]) -> None:
       UserErrors: some files cannot be used, or the figure cannot be written. What can
         be predicted is printed before.
     """
+    from mnist_jax import data, predict
+    from mnist_jax.parallel import devices
+
     paths = [path for path in paths if path]
     if not paths:
         raise ConfigError(

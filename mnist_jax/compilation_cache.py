@@ -8,8 +8,6 @@ digest of program, versions, flags and kind of processor, and evicted by JAX its
 import os
 from pathlib import Path
 
-import jax
-
 import mnist_jax
 
 MAX_BYTES = 256 * 2**20
@@ -40,6 +38,8 @@ def start(root: Path | None = None) -> None:
         (folder / ".lockfile").touch()  # may be written?
     except (OSError, RuntimeError):  # RuntimeError: this user has no home
         return
+    import jax  # not at the top: programs that use no JAX start without
+
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_compilation_cache_max_size", MAX_BYTES)
     jax.config.update(

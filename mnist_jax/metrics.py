@@ -1,13 +1,11 @@
-"""Loss and accuracy from logits and labels, and the scores of a whole set."""
+"""Loss and accuracy from logits and labels, of batches and of a whole set."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import scipy.special
 
 Array = jax.Array
 
@@ -54,13 +52,10 @@ def accuracy(logits: Array, labels: Array) -> Array:
     return (logits.argmax(-1) == labels).mean(dtype=jnp.float32)
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities: float [N, K] -> float32 [N, K]; computed in float64."""
-    return scipy.special.softmax(logits.astype(np.float64), -1).astype(np.float32)
-
-
 def mean_cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
     """Of a whole set, in float64: float32 [N, K], int32 [N]."""
+    import scipy.special  # not at the top: it takes a tenth of a second
+
     log_probabilities = scipy.special.log_softmax(logits.astype(np.float64), -1)
     return float(-log_probabilities[np.arange(len(labels)), labels].mean())
 
@@ -91,79 +86,3 @@ def score(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
       labels: int32 [N].
     """
     return {name: metric(logits, labels) for name, metric in EPOCH_METRICS.items()}
-
-
-def confusion_matrix(
-    predicted: np.ndarray, labels: np.ndarray, num_classes: int
-) -> np.ndarray:
-    """Counts by true class (rows) and predicted class (columns): int64 [K, K]."""
-    matrix = np.zeros((num_classes, num_classes), np.int64)
-    np.add.at(matrix, (labels, predicted), 1)
-    return matrix
-
-
-def per_class_accuracy(matrix: np.ndarray) -> list[float | None]:
-    """Diagonal over row sum of a confusion matrix; None for a class without images."""
-    totals = matrix.sum(1)
-    return [
-        float(correct / total) if total else None
-        for correct, total in zip(matrix.diagonal(), totals, strict=True)
-    ]
-
-
-class Reliability(NamedTuple):
-    """How often predictions of a certain confidence are correct; bins without images
-    are left out."""
-
-    confidence: np.ndarray  # float64 [b], mean probability of the predictions in a bin
-    accuracy: np.ndarray  # float64 [b], share of them that is correct
-    count: np.ndarray  # int64 [b]
-
-    @property
-    def error(self) -> float:
-        """Expected calibration error: the mean distance of the two over all images."""
-        gap = np.abs(self.confidence - self.accuracy)
-        return float((gap * self.count).sum() / self.count.sum())
-
-
-def reliability(
-    probabilities: np.ndarray, labels: np.ndarray, num_bins: int = 15
-) -> Reliability:
-    """Confidence against accuracy (Guo et al., "On Calibration of Modern Neural
-    Networks", 2017).
-
-    Args:
-      probabilities: float [N, K]; the largest is the prediction's confidence.
-      labels: int [N].
-      num_bins: of equal width, from 0 to 1.
-    """
-    confidence = probabilities.max(-1).astype(np.float64)
-    correct = probabilities.argmax(-1) == labels
-    # A bin has its upper edge, not its lower one.
-    bins = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
-    count = np.bincount(bins, minlength=num_bins)
-    sums = [np.bincount(bins, x, num_bins)[count > 0] for x in (confidence, correct)]
-    count = count[count > 0]
-    return Reliability(sums[0] / count, sums[1] / count, count)
-
-
-def mcnemar(correct: np.ndarray, other_correct: np.ndarray) -> float:
-    """How likely a difference like this is between two equally good classifiers.
-
-    The exact test of McNemar (1947): of the images that one of the two has correct and
-    the other wrong, each is as likely to be either's.
-
-    Args:
-      correct: bool [N], whether one classifier has each image correct.
-      other_correct: bool [N], whether the other has.
-
-    Returns:
-      The two-sided p-value; 1.0 where they differ in no image.
-    """
-    import scipy.stats  # not at the top: it takes half a second
-
-    first = int((correct & ~other_correct).sum())
-    second = int((~correct & other_correct).sum())
-    if first + second == 0:
-        return 1.0
-    return float(scipy.stats.binomtest(first, first + second).pvalue)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from mnist_jax import data, metrics, train_step
+from mnist_jax import data, evaluation, metrics, train_step
 from mnist_jax.config import Config
 from mnist_jax.parallel import devices as devices_lib
 from mnist_jax.parallel import placement, programs
@@ -121,4 +121,4 @@ def predict(workdir: Path, images: np.ndarray) -> np.ndarray:
     Returns:
       float32 [N, K], rows sum to 1.
     """
-    return metrics.softmax(load_classifier(workdir).classify(images))
+    return evaluation.softmax(load_classifier(workdir).classify(images))

@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 
 import mnist_jax
-from mnist_jax import metrics
+from mnist_jax import evaluation, metrics
 from mnist_jax.parallel import devices
 from mnist_jax.plots import select_examples
 from mnist_jax.storage import records
@@ -37,10 +37,10 @@ def conclude(
     logits = setup.predict(params, dataset.test_images)
     scores = metrics.score(logits, dataset.test_labels)
     num_classes = len(dataset.class_names)
-    matrix = metrics.confusion_matrix(
+    matrix = evaluation.confusion_matrix(
         logits.argmax(-1), dataset.test_labels, num_classes
     )
-    probabilities = metrics.softmax(logits)
+    probabilities = evaluation.softmax(logits)
     shown = select_examples(probabilities, dataset.test_labels)
     rng = np.random.default_rng(config.seed)
     samples = rng.permutation(len(dataset.train_labels))[:_NUM_SAMPLES]
@@ -61,7 +61,7 @@ def conclude(
         "provenance": dataset.provenance,
         "class_names": list(dataset.class_names),
         **{f"test_{name}": value for name, value in scores.items()},
-        "per_class_accuracy": metrics.per_class_accuracy(matrix),
+        "per_class_accuracy": evaluation.per_class_accuracy(matrix),
         "confusion_matrix": matrix.tolist(),
         "num_params": sum(leaf.size for leaf in jax.tree.leaves(params)),
         "num_train_images": len(setup.train_indices),

@@ -67,10 +67,12 @@ def init_states(
     return [init(np.uint32(seed)) for seed in seeds]
 
 
-def init_params_shapes(model: nn.Module, image_shape: Sequence[int]) -> Any:
+@functools.cache  # to trace a model takes a tenth of a second
+def init_params_shapes(model: nn.Module, image_shape: tuple[int, ...]) -> Any:
     """The params' shapes and dtypes, without computing them."""
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    return jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+    key = jax.eval_shape(jax.random.key, 0)
+    return jax.eval_shape(model.init, key, images)["params"]
 
 
 def init_history(num_steps: int) -> dict[str, np.ndarray]:

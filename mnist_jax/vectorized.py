@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mnist_jax import data, flops, metrics, models, optim, train_step
+from mnist_jax import data, evaluation, flops, metrics, models, optim, train_step
 from mnist_jax.config import Config, ConfigError
 from mnist_jax.member_step import SWEPT_SETTINGS, make_member_step, swept_values
 from mnist_jax.parallel import devices as devices_lib
@@ -192,7 +192,7 @@ class VectorizedRuns:
 
     def test_probabilities(self) -> np.ndarray:
         """Of every test image by each member: float32 [M, N, K]."""
-        return np.stack([metrics.softmax(logits) for logits in self._logits("test")])
+        return np.stack([evaluation.softmax(logits) for logits in self._logits("test")])
 
     def _logits(self, part: str) -> np.ndarray:
         devices = self.trainer.devices

@@ -69,7 +69,7 @@ def forked_launch(**environment: str) -> Iterator[ForkedLaunch]:
 def _serve() -> None:
     import matplotlib.figure  # noqa: F401  what else commands import, in advance
 
-    from mnist_jax import commands, vectorized  # noqa: F401
+    from mnist_jax import commands, images, predict, training, vectorized  # noqa: F401
     from mnist_jax.data import prepared  # noqa: F401
 
     for line in sys.stdin:

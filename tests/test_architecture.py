@@ -33,3 +33,13 @@ def test_files_stay_short():
 def test_importing_the_launcher_leaves_costly_libraries_alone():
     code = f"import sys, launch; print([m for m in {COSTLY} if m in sys.modules])"
     assert run("-c", code).strip() == "[]"
+
+
+def test_figures_of_a_run_are_drawn_without_jax():
+    """To import JAX and what is built on it takes longer than to draw."""
+    code = (
+        "import sys; sys.argv = ['launch.py', '--mode=plot', '--workdir=none']; "
+        "import launch; from mnist_jax.plots import figures; "
+        "print([m for m in ('jax', 'flax', 'optax', 'orbax') if m in sys.modules])"
+    )
+    assert run("-c", code).strip() == "[]"

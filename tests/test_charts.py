@@ -10,7 +10,7 @@ from PIL import Image
 from experiments.accuracy.search import chart as search_chart
 from experiments.accuracy.search.space import Range
 from experiments.common import charts, prediction_charts
-from mnist_jax import formats, metrics
+from mnist_jax import evaluation, formats
 from mnist_jax.plots import style
 
 LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
@@ -169,7 +169,7 @@ def test_wrong_images_name_predictions_by_frequency(drawn):
 def test_every_chart_of_predictions_takes_26_classes():
     matrix = RNG.integers(0, 9, (26, 26))
     probabilities = RNG.dirichlet(np.ones(26), 200)
-    bins = metrics.reliability(probabilities, RNG.integers(0, 26, 200))
+    bins = evaluation.reliability(probabilities, RNG.integers(0, 26, 200))
     for png in (
         prediction_charts.per_class({"mlp": RNG.random(26)}, LETTERS, "t"),
         prediction_charts.confusions({"mlp": matrix}, LETTERS, "t"),

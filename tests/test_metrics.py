@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from mnist_jax import formats, metrics, progress
+from mnist_jax import evaluation, formats, metrics, progress
 
 LOGITS = np.array([[0.0, 0.0], [0.0, math.log(3.0)]], np.float32)
 LABELS = np.array([0, 1], np.int32)
@@ -69,16 +69,16 @@ def test_score_stays_finite_for_extreme_logits():
 
 
 def test_softmax_rows_sum_to_one():
-    got = metrics.softmax(np.array([[0.0, math.log(3.0)], [1e4, 0.0]], np.float32))
+    got = evaluation.softmax(np.array([[0.0, math.log(3.0)], [1e4, 0.0]], np.float32))
     np.testing.assert_allclose(got, [[0.25, 0.75], [1, 0]], atol=1e-7)
     assert got.dtype == np.float32
 
 
 def test_confusion_matrix_has_true_classes_in_rows():
     labels, predicted = np.array([0, 0, 2, 2, 2]), np.array([0, 2, 2, 2, 0])
-    matrix = metrics.confusion_matrix(predicted, labels, 3)
+    matrix = evaluation.confusion_matrix(predicted, labels, 3)
     np.testing.assert_array_equal(matrix, [[1, 0, 1], [0, 0, 0], [1, 0, 2]])
-    assert metrics.per_class_accuracy(matrix) == [0.5, None, 2 / 3]
+    assert evaluation.per_class_accuracy(matrix) == [0.5, None, 2 / 3]
 
 
 def test_reliability_by_hand():
@@ -87,7 +87,7 @@ def test_reliability_by_hand():
     )
     labels = np.array([0, 1, 1, 0, 0])
     # Tenths: 0.58 and 0.6 in (0.5, 0.6], 0.9 in (0.8, 0.9], two in (0.9, 1].
-    got = metrics.reliability(probabilities, labels, num_bins=10)
+    got = evaluation.reliability(probabilities, labels, num_bins=10)
     np.testing.assert_array_equal(got.count, [2, 1, 2])
     np.testing.assert_allclose(got.confidence, [0.59, 0.9, 0.97])
     np.testing.assert_allclose(got.accuracy, [0.5, 0, 1])
@@ -98,6 +98,6 @@ def test_mcnemar_by_hand():
     first = np.array([True] * 5 + [False] * 1 + [True] * 10)
     second = np.array([False] * 5 + [True] * 1 + [True] * 10)
     # Five to one: two tails of the coin thrown six times, (1 + 6) / 64 each.
-    assert metrics.mcnemar(first, second) == pytest.approx(2 * 7 / 64)
-    assert metrics.mcnemar(second, first) == pytest.approx(2 * 7 / 64)
-    assert metrics.mcnemar(first, first) == 1.0
+    assert evaluation.mcnemar(first, second) == pytest.approx(2 * 7 / 64)
+    assert evaluation.mcnemar(second, first) == pytest.approx(2 * 7 / 64)
+    assert evaluation.mcnemar(first, first) == 1.0

@@ -7,7 +7,7 @@ import numpy as np
 
 from experiments.common import charts, prediction_charts, runs
 from experiments.common.runs import Run
-from mnist_jax import data, metrics
+from mnist_jax import data, evaluation
 from mnist_jax.formats import counted
 
 _WRONG = 40  # images shown
@@ -26,10 +26,8 @@ def summarize(all_runs: Runs, means: Means) -> list[dict[str, Any]]:
     """One row for each model: `runs.summarize`, calibration, classes and ensemble."""
     rows = []
     for model, own in all_runs.items():
-        bins = [
-            metrics.reliability(run.predictions.probabilities, run.predictions.labels)
-            for run in own
-        ]
+        predictions = [run.predictions for run in own]
+        bins = [evaluation.reliability(x.probabilities, x.labels) for x in predictions]
         classes = [run.result["per_class_accuracy"] for run in own]
         correct = means[model].argmax(-1) == own[0].predictions.labels
         row = {
@@ -51,7 +49,7 @@ def compare_best_two(rows: Rows, all_runs: Runs) -> dict[str, Any]:
             "seed": one.config.seed,
             "only_best_correct": int((one.correct & ~other.correct).sum()),
             "only_second_correct": int((~one.correct & other.correct).sum()),
-            "p_value": metrics.mcnemar(one.correct, other.correct),
+            "p_value": evaluation.mcnemar(one.correct, other.correct),
         }
         for one, other in zip(all_runs[best], all_runs[second], strict=True)
     ]
@@ -83,11 +81,11 @@ def draw(
     epochs = {m: [run.epochs for run in own] for m, own in all_runs.items()}
     classes = {row["model"]: row["per_class_accuracy"] for row in rows}
     matrices = {
-        model: metrics.confusion_matrix(p.argmax(-1), labels, len(names))
+        model: evaluation.confusion_matrix(p.argmax(-1), labels, len(names))
         for model, p in means.items()
     }
     bins = {
-        model: metrics.reliability(own[0].predictions.probabilities, labels)
+        model: evaluation.reliability(own[0].predictions.probabilities, labels)
         for model, own in all_runs.items()
     }
     return {

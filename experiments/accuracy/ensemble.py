@@ -22,7 +22,7 @@ from experiments.accuracy.search.halving import Search
 from experiments.common import charts, study_flags
 from experiments.common.report import Page, write_all
 from experiments.common.table import Table, column
-from mnist_jax import cli, data, metrics
+from mnist_jax import cli, data, evaluation
 from mnist_jax.config import Config, make_config
 from mnist_jax.parallel import devices
 
@@ -55,7 +55,7 @@ def score(probabilities: np.ndarray, labels: np.ndarray, size: int) -> dict[str,
         subsets = {(i,) for i in range(num_members)}
     means = [probabilities[list(subset)].mean(0) for subset in sorted(subsets)]
     accuracies = [float((mean.argmax(-1) == labels).mean()) for mean in means]
-    errors = [metrics.reliability(mean, labels).error for mean in means]
+    errors = [evaluation.reliability(mean, labels).error for mean in means]
     return {
         "size": size,
         "subsets": len(subsets),

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mnist_jax.metrics import Reliability
+from mnist_jax.evaluation import Reliability
 from mnist_jax.plots import style
 from mnist_jax.plots.canvas import mosaic
 

@@ -5,19 +5,18 @@ meet through `jax.distributed`, whose collectives carry signals and errors as we
 """
 
 import contextlib
-import os
 import queue
 import re
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from mnist_jax import exits
 from mnist_jax.errors import UserError, first_line
 from mnist_jax.settings import ConfigError
 
@@ -33,7 +32,6 @@ _LOST = re.compile(
     re.IGNORECASE,
 )
 
-_is_asked = False  # to be one of several
 _is_initialized = False
 
 
@@ -71,8 +69,8 @@ def initialize(
             return
     else:
         _check(coordinator_address, num_processes, process_id)
-    global _is_asked, _is_initialized
-    _is_asked = True
+    global _is_initialized
+    exits.join_group(is_main_process)
     # JAX's own answer to SIGTERM would take it from the training loop.
     jax.config.update("jax_enable_preemption_service", False)
     where = {} if coordinator_address == AUTO else {
@@ -216,19 +214,6 @@ def translate_lost_process() -> Iterator[None]:
             f"reached any more ({reason}): see what it said; the same commands, "
             "without --overwrite, go on from the last checkpoint"
         ) from error
-
-
-def hard_exit(status: int) -> NoReturn:
-    """Ends this process. An orderly end would wait for others that may wait for it."""
-    if not _is_asked:
-        sys.exit(status)
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    if is_main_process():
-        # The others are ended without a word when this process is gone: it gives them
-        # the time to say why themselves.
-        time.sleep(2)
-    os._exit(status)
 
 
 def _all_gather_text(text: str) -> list[str]:

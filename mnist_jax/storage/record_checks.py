@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mnist_jax import metrics
+from mnist_jax import evaluation
 from mnist_jax.settings import is_number, is_whole
 
 # float32 logits give no loss beyond; sums in float32 may round past 0 or 1.
@@ -130,7 +130,7 @@ def _check_same_run(predictions: Any, matrix: np.ndarray) -> None:
             f"those of result.json of {matrix.sum()} and {len(matrix)}"
         )
     predicted = predictions.probabilities.argmax(-1)
-    own = metrics.confusion_matrix(predicted, predictions.labels, num_classes)
+    own = evaluation.confusion_matrix(predicted, predictions.labels, num_classes)
     # Other hardware or versions may classify one image in a thousand differently.
     if np.abs(own - matrix).sum() / 2 > 1 + num_images / 1000:
         raise ValueError(

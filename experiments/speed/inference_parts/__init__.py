@@ -1,0 +1,1 @@
+"""Workers and report of `experiments.speed.inference`."""
