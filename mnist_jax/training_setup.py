@@ -35,6 +35,7 @@ def prepare(config: Config) -> Setup:
     Raises:
       ConfigError, DatasetError, DeviceError: see their messages.
     """
+    devices_lib.warn_of_slow_precision(config.precision)
     dataset = data.load(config.dataset, config.data_dir, config.raw_dir)
     train_indices, validation_indices = data.split_validation(
         dataset.train_labels, config.validation_fraction, config.seed

@@ -3,9 +3,11 @@
 import collections
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
+from absl import logging
 
 from mnist_jax.flops import Work
 from mnist_jax.parallel import multihost
@@ -23,6 +25,9 @@ _MIN_IMAGES_PER_CORE = 8  # with fewer, matmuls are too thin
 # per device; a model that uses each parameter about once per image keeps little, and
 # is better off with wide matmuls.
 _IMAGES_IN_CACHE, _MIN_USES_PER_PARAM = 64, 4
+_CPU_INFO = Path("/proc/cpuinfo")
+# As Linux names them: of x86 and, the last, of ARM.
+_NARROW_INSTRUCTIONS = {"amx_bf16", "avx512_bf16", "bf16"}
 
 
 def start(
@@ -146,6 +151,28 @@ def choose_devices(
     ]
     check_arithmetic(local_devices(chosen))
     return chosen
+
+
+def warn_of_slow_precision(precision: str) -> None:
+    """One line where this processor has no instructions for narrow matmuls.
+
+    Args:
+      precision: see `config.Config`.
+    """
+    if precision == "float32" or not _is_cpu():
+        return
+    try:
+        lines = _CPU_INFO.read_text().splitlines()
+    except OSError:
+        return  # no Linux: nothing is known
+    known = [x for x in lines if x.startswith(("flags", "Features"))]
+    if known and not _NARROW_INSTRUCTIONS & set(known[0].split()):
+        logging.warning(
+            "--precision=%s: this processor has no instructions for it (%s), so that "
+            "--precision=float32 is faster here",
+            precision,
+            ", ".join(sorted(_NARROW_INSTRUCTIONS)),
+        )
 
 
 def describe(devices: Sequence[jax.Device]) -> dict[str, Any]:
