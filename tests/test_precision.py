@@ -1,6 +1,7 @@
 """Training in bfloat16: what is narrow, what stays float32, and that it is exact."""
 
 import dataclasses
+import json
 import re
 
 import jax
@@ -11,7 +12,8 @@ import optax
 import pytest
 from runs_of_launch import assert_same_bits, make_mlp, saved, train_until, without_times
 
-from mnist_jax import models, train_step
+from mnist_jax import models, train_step, training_setup
+from mnist_jax.config import make_config
 from mnist_jax.ops import precision
 from mnist_jax.parallel import devices
 from mnist_jax.settings import ConfigError
@@ -149,6 +151,43 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path):
     train_and_evaluate(config, tmp_path / "stopped")
     assert without_times(tmp_path / "stopped") == without_times(tmp_path / "whole")
     assert_same_bits(saved(tmp_path / "stopped"), saved(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("model, settings", [("mlp", {}), ("gru", {"units": 16})])
+def test_the_first_losses_are_those_of_one_device(model, settings):
+    losses = []
+    for num_devices in (1, 2):
+        config = make_config(
+            model, "digits", precision="bfloat16", num_devices=num_devices, **settings
+        )
+        trainer = training_setup.prepare(config).trainer
+        trainer.run(0, 10)
+        losses.append(trainer.metrics()["loss"][:10])
+    assert len(set(losses[0])) == 10
+    np.testing.assert_allclose(*losses, rtol=0, atol=1e-2)
+
+
+def test_studies_compare_the_two(tmp_path, run_study):
+    run_study(
+        "accuracy.precision", "--dataset=digits", "--preset=quick", "--models=linear",
+        "--seeds=0,1", cwd=tmp_path,
+    )  # fmt: skip
+    [row] = read_rows(tmp_path / "runs/precision/precision-digits.json")
+    assert row["num_seeds"] == 2
+    points = 100 * (row["bfloat16"] - row["float32"])
+    assert row["difference"] == pytest.approx(points)
+    run_study(
+        "speed.precision", "--dataset=digits", "--models=rnn", "--rounds=2",
+        "--turn_seconds=0", "--images=256", cwd=tmp_path,
+    )  # fmt: skip
+    [row] = read_rows(tmp_path / "runs/precision_speed/precision.json")
+    assert len(row["seconds"]["bfloat16"]) == 2
+    assert row["speedup"]["lowest"] <= row["speedup"]["median"]
+    assert row["torch_autocast"] is None
+
+
+def read_rows(path):
+    return json.loads(path.read_text())["rows"]
 
 
 def test_a_model_without_the_field_is_told(monkeypatch):

@@ -3,10 +3,11 @@
 XLA's CPU gradients of a convolution and of `reduce_window` take most of a
 convolutional network's step. So on CPU the four outputs in a 2x2 window are computed
 together from the tile of the image that they see, by matmuls over all tiles: for 3x3
-kernels by Winograd's algorithm (`winograd.py`); where pooling follows, for others and
-for images of one channel by the tiles as they are times the kernel at each of the four
-places in the tile. Of a maximum, the place that won is all that the gradient needs. A
-mean of four outputs is one output of the mean of the four placed kernels. GPU and TPU
+kernels by Winograd's algorithm (`winograd.py`); where pooling follows, for images of
+one channel in one loop (`one_channel.py`) and for other kernels by the tiles as they
+are times the kernel at each of the four places in the tile. Of a maximum, the place
+that won is all that the gradient needs. A mean of four outputs is one output of the
+mean of the four placed kernels. GPU and TPU
 get XLA's own convolution; `jax.lax.platform_dependent` decides at lowering, so that
 one program serves all.
 
@@ -22,7 +23,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from mnist_jax.ops import winograd
+from mnist_jax.ops import one_channel, winograd
 from mnist_jax.ops.platform import fusion_barrier
 from mnist_jax.ops.pooling import max_of_four, max_pool, pool_grid, route, windows
 from mnist_jax.ops.precision import (
@@ -32,7 +33,7 @@ from mnist_jax.ops.precision import (
     operand,
     store,
 )
-from mnist_jax.ops.tiles import Grid, assemble, flat, gather, map_grids
+from mnist_jax.ops.tiles import flat, gather, join, map_grids
 
 Array = jax.Array
 
@@ -57,6 +58,8 @@ def conv_pool(images: Array, kernel: Array, dtype: jnp.dtype = jnp.float32) -> A
     def on_cpu(images, kernel):
         if winograd.is_worth_it(kernel):
             return _winograd(True, dtype, images, kernel)
+        if len(images) == 1:
+            return one_channel.conv_pool(dtype, images, kernel)
         return max_of_four(_strided(dtype, images, _placed(kernel)))
 
     def elsewhere(images, kernel):
@@ -126,9 +129,7 @@ def _winograd_forward(pooled, dtype, images, kernel):
     else:
         grid, saved = winograd.outputs(images, kernel, lambda grid: grid, dtype)
         grid = map_grids(lambda x: x.reshape(shape), grid)
-        outputs = fusion_barrier(
-            lambda grid: assemble(grid, 2 * shape[1], 2 * shape[2]), grid
-        )
+        outputs = join(grid, 2 * shape[1], 2 * shape[2])
         which = None
     # An empty slice carries the images' shape without keeping the images.
     return outputs, (saved, which, images[..., :0])
@@ -143,17 +144,11 @@ def _winograd_backward(pooled, dtype, residuals, grads):
     tile_grads, kernel_grad = winograd.gradients(saved, spread, at_outputs, dtype)
     rows, columns = (n // 2 - 1 for n in no_images.shape[1:3])
     shape = (len(no_images), rows, columns, grads.shape[-1])
-    return _join(tile_grads, shape, no_images), kernel_grad
+    tile_grads = map_grids(lambda d: d.reshape(shape), tile_grads)
+    return join(tile_grads, *no_images.shape[1:3]), kernel_grad
 
 
 _winograd.defvjp(_winograd_forward, _winograd_backward)
-
-
-def _join(tile_grads: Grid, shape: tuple[int, ...], no_images: Array) -> Array:
-    """The images' gradient from that of their tiles, each of `shape` when unfolded."""
-    _, height, width, _ = no_images.shape
-    tile_grads = map_grids(lambda d: d.reshape(shape), tile_grads)
-    return fusion_barrier(lambda tiles: assemble(tiles, height, width), tile_grads)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -182,8 +177,8 @@ def _strided_backward(dtype, residuals, grads):
     kernel_grad = matmul_transposed(grads_flat, load(patches))
     kernel_grad = kernel_grad.reshape(-1, height, width, channels)
     tile_grads = matmul(operand(_as_matrix(kernel).T, dtype), grads_flat)
-    tile_grads = tile_grads.reshape(height, width, channels, -1)
-    images_grad = _join(tile_grads, (channels, *grads.shape[1:]), no_images)
+    tile_grads = tile_grads.reshape(height, width, channels, *grads.shape[1:])
+    images_grad = join(tile_grads, *no_images.shape[1:3])
     return images_grad, kernel_grad.transpose(1, 2, 3, 0)
 
 

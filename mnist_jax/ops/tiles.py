@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
+from mnist_jax.ops.platform import fusion_barrier
+
 Array = jax.Array
 Grid = Sequence[Sequence[Array]]  # arrays by row and column of a tile
 
@@ -44,6 +46,11 @@ def assemble(tiles: Grid, height: int, width: int) -> Array:
             )
     images = images.reshape(channels, 2 * pairs[1], 2 * pairs[3], batch)
     return images[:, :height, :width]
+
+
+def join(tiles: Grid, height: int, width: int) -> Array:
+    """`assemble` in a loop of its own."""
+    return fusion_barrier(lambda tiles: assemble(tiles, height, width), tiles)
 
 
 def flat(x: Array) -> Array:

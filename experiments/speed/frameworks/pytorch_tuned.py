@@ -1,4 +1,5 @@
-"""PyTorch, tuned: `torch_tuned` is eager, `torch_compile` has model and loss compiled.
+"""PyTorch, tuned: `torch_tuned` is eager, `torch_compile` has model and loss compiled,
+`torch_autocast` is eager with bfloat16 operands where PyTorch's autocast has them.
 
 Over `pytorch`: fused Adam, batches by `index_select`, losses added up without a wait
 for each. The cnn is in channels_last and takes ReLU after pooling: the same result from
@@ -41,8 +42,13 @@ def build(task: protocol.Task) -> protocol.Benchmark:
     cross_entropy = nn.CrossEntropyLoss()
     images, labels = tensors(task)
 
+    autocast = torch.autocast(
+        "cpu", torch.bfloat16, enabled=task.framework == "torch_autocast"
+    )
+
     def loss_fn(images, labels):
-        return cross_entropy(model(images), labels)
+        with autocast:
+            return cross_entropy(model(images), labels)
 
     if compiled:
         loss_fn = torch.compile(loss_fn)
