@@ -21,11 +21,12 @@ tenths of a second are slow. Speedup is the time of the fastest of all others ov
 within a round, given as the median over the rounds with the lowest and the highest. The
 machine's matmul rate is measured in each round, too.
 
-Writes benchmark.json, .md and .png under --workdir, after each model anew. Takes 20
+Writes benchmark.json, .md and .png under --workdir, after each model anew. Takes 45
 minutes on two cores.
 
-Result, on 2 cores of an AMD EPYC: speedup over the fastest of PyTorch and Keras of 13.1
-(linear), 5.9 (mlp), 1.9 (cnn), 2.6 (rnn), 1.5 (lstm) and 2.8 (gru).
+Result of the documentation's versions alone, on 2 cores of an AMD EPYC: speedup over
+the fastest of PyTorch and Keras of 13.1 (linear), 5.9 (mlp), 1.9 (cnn), 2.6 (rnn), 1.5
+(lstm) and 2.8 (gru).
 """
 
 import platform
