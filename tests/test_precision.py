@@ -19,7 +19,11 @@ from mnist_jax.parallel import devices
 from mnist_jax.settings import ConfigError
 from mnist_jax.training import train_and_evaluate
 
-MODELS = list(models.MODELS)
+# The last has the parts of cnn and takes long to trace and to compile.
+MODELS = [
+    pytest.param(name, marks=pytest.mark.slow) if name == "resnet" else name
+    for name in models.MODELS
+]
 OPTIMIZER = optax.adam(1e-3)
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (6, 28, 28, 1), np.uint8)
@@ -48,12 +52,12 @@ def grads(name, dtype):
     model = make(name, dtype)
     state, _ = make_step(name, "float32")
 
-    @jax.jit
     def of(params):
         logits = model.apply({"params": params}, train_step.to_float(BATCH.images))
         return (logits * jnp.sin(jnp.arange(60.0)).reshape(6, 10)).sum(), logits
 
-    return jax.grad(of, has_aux=True)(state.params)
+    options = {"xla_backend_optimization_level": 0}  # to compile faster
+    return jax.jit(jax.grad(of, has_aux=True), compiler_options=options)(state.params)
 
 
 def test_a_stored_array_is_rounded_to_the_nearest():
@@ -75,7 +79,7 @@ def test_products_are_added_up_in_float32():
     assert jax.jit(precision.matmul_transposed)(ones, ones) == 512
 
 
-@pytest.mark.parametrize("name", [x for x in MODELS if x != "resnet"])
+@pytest.mark.parametrize("name", MODELS)
 def test_logits_and_gradients_are_those_of_float32_but_for_rounding(name):
     expected, wide = grads(name, "float32")
     got, narrow = grads(name, "bfloat16")
@@ -122,13 +126,16 @@ def test_accelerators_get_narrow_operands(name, platform):
     assert products(name, platform) <= kinds
 
 
-# Compiling convolutions takes half a minute.
-@pytest.mark.parametrize("size", [1, 3])
 @pytest.mark.parametrize(
-    "name",
+    "name, size",
     [
-        x if x in ("mlp", "gru") else pytest.param(x, marks=pytest.mark.slow)
-        for x in MODELS
+        ("mlp", 1),
+        ("gru", 3),
+        *(  # Compiling convolutions takes half a minute.
+            pytest.param(name, size, marks=pytest.mark.slow)
+            for name in models.MODELS
+            for size in (1, 3)
+        ),
     ],
 )
 def test_small_batches_and_members_of_vectorized_runs_train(name, size):
@@ -153,7 +160,10 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path):
     assert_same_bits(saved(tmp_path / "stopped"), saved(tmp_path / "whole"))
 
 
-@pytest.mark.parametrize("model, settings", [("mlp", {}), ("gru", {"units": 16})])
+@pytest.mark.parametrize(
+    "model, settings",
+    [pytest.param("mlp", {}, marks=pytest.mark.slow), ("gru", {"units": 16})],
+)
 def test_the_first_losses_are_those_of_one_device(model, settings):
     losses = []
     for num_devices in (1, 2):
