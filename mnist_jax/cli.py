@@ -36,7 +36,8 @@ def define_settings(
     """
     from mnist_jax.config import SETTINGS
 
-    return [_define(SETTINGS[x], defaults.get(x)) for x in names or SETTINGS]
+    names = SETTINGS if names is None else names
+    return [_define(SETTINGS[name], defaults.get(name)) for name in names]
 
 
 def _define(one: Any, default: Any) -> flags.FlagHolder:

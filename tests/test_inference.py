@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.speed.frameworks import processes, protocol
+from experiments.speed.frameworks.report import check_params
 from experiments.speed.inference_parts import measurement, report
 
 
@@ -45,7 +46,7 @@ def test_percentiles_are_over_the_calls_of_all_rounds():
 def test_different_models_are_refused():
     ready = {"mnist_jax": said(100), "torch": said(120, 10)}
     with pytest.raises(processes.BenchmarkError, match="mnist_jax 100, torch 110"):
-        report.check_params("gru", ready)
+        check_params("gru", ready)
 
 
 def test_what_is_no_probability_is_refused():

@@ -73,26 +73,23 @@ def study() -> None:
     folders = study_flags.folders(given)
     workdir = study_flags.workdir(given) or Path("runs/precision")
     configs = {
-        (model, seed, precision): make_config(
-            model,
-            given.dataset,
-            given.preset,
-            seed=seed,
-            precision=precision,
-            **folders,
-        )
+        model: {
+            f"{given.dataset}-{given.preset}-{model}-{precision}-{seed}": make_config(
+                model,
+                given.dataset,
+                given.preset,
+                seed=seed,
+                precision=precision,
+                **folders,
+            )
+            for seed in seeds
+            for precision in SETTINGS["precision"].choices
+        }
         for model in names
-        for seed in seeds
-        for precision in SETTINGS["precision"].choices
     }
     devices.start()
     rows = []
-    for model in names:
-        own = {
-            f"{given.dataset}-{given.preset}-{model}-{precision}-{seed}": config
-            for (of, seed, precision), config in configs.items()
-            if of == model
-        }
+    for own in configs.values():
         finished = list(runs.train_all(own, workdir).values())
         pairs = list(zip(finished[::2], finished[1::2], strict=True))
         rows.append(summarize(pairs))

@@ -44,12 +44,10 @@ from experiments.common.report import own_command, write_all
 from experiments.speed.frameworks import families, processes, report
 from experiments.speed.frameworks.processes import BenchmarkError, say
 from experiments.speed.frameworks.registry import FRAMEWORKS, INTERPRETERS
-from experiments.speed.timing import take_turn
+from experiments.speed.timing import PAUSE, take_turn
 from mnist_jax import cli, data, signals
 from mnist_jax.formats import format_loss
 from mnist_jax.parallel import devices
-
-_PAUSE = 0.5  # seconds; a framework's idle threads spin for some time before they sleep
 
 
 def load_data(
@@ -87,7 +85,6 @@ def check_images(models: list[str], num_images: int) -> None:
 def measure(
     model: str,
     commands: Mapping[str, list[str]],
-    env: dict[str, str],
     folder: Path,
     threads: int,
     rounds: int,
@@ -98,7 +95,6 @@ def measure(
     Args:
       model: what to train.
       commands: see `processes.choose_workers`.
-      env: of the workers.
       folder: holds data.npz, and takes what the workers print.
       threads: for each framework.
       rounds: turns of each.
@@ -110,38 +106,22 @@ def measure(
     Raises:
       BenchmarkError: a worker died, or they train different models.
     """
-    workers, ready, measured = {}, {}, []
-    try:
-        for name, command in commands.items():
-            if name in FRAMEWORKS and model not in FRAMEWORKS[name].models:
-                continue
-            arguments = {
-                "framework": name,
-                "model": model,
-                "batch_size": families.BATCH_SIZES[model],
-                "threads": threads,
-                "data": folder / "data.npz",
-            }
-            workers[name] = processes.Worker(
-                f"{name} of {model}",
-                command + [f"--{key}={value}" for key, value in arguments.items()],
-                env,
-                folder / f"{model}-{name}.log",
-            )
-            ready[name] = workers[name].read()
-            seconds = ready[name]["warm_up_seconds"]
-            say(f"{model} {name}: warm-up {seconds:.1f} s")
+    own = {
+        name: command
+        for name, command in commands.items()
+        if name not in FRAMEWORKS or model in FRAMEWORKS[name].models
+    }
+    batch_size, measured = families.BATCH_SIZES[model], []
+    started = processes.warmed_up(own, model, batch_size, threads, folder)
+    with started as (workers, ready):
         report.check_params(model, ready)
         for number in range(1, rounds + 1):
             turns = {}
             for name, worker in workers.items():
-                time.sleep(_PAUSE)
+                time.sleep(PAUSE)
                 turns[name] = take_turn(worker.run_epoch, turn_seconds)
                 say(f"{model} {name}: round {number}, {describe(turns[name])}")
             measured.append(turns)
-    finally:
-        for worker in workers.values():
-            worker.close()
     return ready, measured
 
 
@@ -153,18 +133,10 @@ def describe(measured: Mapping[str, Any]) -> str:
 
 
 def define_flags() -> None:
-    for key, one in INTERPRETERS.items():
-        flags.DEFINE_string(f"{key}_python", None, f"Python that has {one.library}")
+    processes.define_flags()
     flags.DEFINE_list("models", list(families.BATCH_SIZES), "models to train")
-    flags.DEFINE_integer("rounds", 3, "turns of each", lower_bound=1)
     flags.DEFINE_float("turn_seconds", 2.0, "of a turn, at least", lower_bound=0.0)
     flags.DEFINE_integer("images", 60000, "images in an epoch", lower_bound=1)
-    flags.DEFINE_enum(
-        "dataset", "mnist", ["mnist", "synthetic"], "synthetic: noise, needs no files"
-    )
-    flags.DEFINE_integer(
-        "threads", None, "per framework (default: the cores of this process)", 1
-    )
     study_flags.define_folders("runs/benchmark")
 
 
@@ -174,9 +146,8 @@ def study() -> None:
     check_images(models, given.images)
     workdir = study_flags.workdir(given) or Path("runs/benchmark")
     threads = given.threads or devices.count_cores()
-    env = processes.environment(threads)
     interpreters = {key: given[f"{key}_python"].value for key in INTERPRETERS}
-    commands = processes.choose_workers(interpreters, env)
+    commands = processes.choose_workers(interpreters, processes.environment(threads))
     images, labels = load_data(
         given.dataset, given.images, given.data_dir, given.raw_dir
     )
@@ -195,7 +166,7 @@ def study() -> None:
         np.savez(folder / "data.npz", images=images, labels=labels)
         for model in models:
             ready, rounds = measure(
-                model, commands, env, folder, threads, given.rounds, given.turn_seconds
+                model, commands, folder, threads, given.rounds, given.turn_seconds
             )
             content["versions"] |= {x: one["versions"] for x, one in ready.items()}
             row = report.summarize(model, len(images), ready, rounds)

@@ -17,7 +17,6 @@ in the report. Writes inference.json and .md, inference_latency.png and
 inference_throughput.png under --workdir.
 """
 
-import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -31,12 +30,14 @@ from experiments.common import study_flags
 from experiments.common.machine import cpu_name
 from experiments.common.report import own_command, write_all
 from experiments.speed.frameworks import processes
+from experiments.speed.frameworks.registry import INTERPRETERS
+from experiments.speed.frameworks.report import check_params
 from experiments.speed.inference_parts import report
 from experiments.speed.inference_parts.registry import COMPARED, FRAMEWORKS, OURS
+from experiments.speed.timing import PAUSE
 from mnist_jax import cli, data, models, signals
 from mnist_jax.parallel import devices
 
-_PAUSE = 0.5  # seconds; a framework's idle threads spin for some time before they sleep
 _NUM_SYNTHETIC = 10_000
 
 
@@ -54,8 +55,8 @@ def choose_workers(
         python = sys.executable if one.interpreter is None else given[one.interpreter]
         if python is None:
             left_out.append(f"{one.name}: --{one.interpreter}_python is not given")
-        elif one.program and not shutil.which(one.program):
-            left_out.append(f"{one.name}: there is no {one.program}")
+        elif one.needs_compiler and not processes.has_compiler():
+            left_out.append(f"{one.name}: there is no C++ compiler in PATH")
         else:
             try:
                 if one.interpreter:
@@ -72,7 +73,6 @@ def choose_workers(
 def measure(
     model: str,
     commands: Mapping[str, list[str]],
-    env: dict[str, str],
     folder: Path,
     threads: int,
     rounds: int,
@@ -82,7 +82,6 @@ def measure(
     Args:
       model: whose preset is measured.
       commands: see `choose_workers`.
-      env: of the workers.
       folder: holds data.npz, and takes what the workers print.
       threads: for each framework.
       rounds: turns of each.
@@ -91,37 +90,18 @@ def measure(
       What each worker said when it was ready, and of each round what each measured.
 
     Raises:
-      BenchmarkError: a worker died.
+      BenchmarkError: a worker died, or they classify by different models.
     """
-    workers, ready, measured = {}, {}, []
-    names = commands if model in COMPARED else [OURS]
-    try:
-        for name in names:
-            arguments = {
-                "framework": name,
-                "model": model,
-                "batch_size": 1,
-                "threads": threads,
-                "data": folder / "data.npz",
-            }
-            workers[name] = processes.Worker(
-                f"{name} of {model}",
-                commands[name] + [f"--{key}={x}" for key, x in arguments.items()],
-                env,
-                folder / f"{model}-{name}.log",
-            )
-            ready[name] = workers[name].read()
-            say(f"{model} {name}: warm-up {ready[name]['warm_up_seconds']:.1f} s")
-        report.check_params(model, ready)
+    own = commands if model in COMPARED else {OURS: commands[OURS]}
+    measured = []
+    with processes.warmed_up(own, model, 1, threads, folder) as (workers, ready):
+        check_params(model, ready)
         for _ in range(rounds):
             turns = {}
             for name, worker in workers.items():
-                time.sleep(_PAUSE)
+                time.sleep(PAUSE)
                 turns[name] = worker.run_epoch()
             measured.append(turns)
-    finally:
-        for worker in workers.values():
-            worker.close()
     return ready, measured
 
 
@@ -137,21 +117,9 @@ def load_images(dataset: str, **folders: str | None) -> np.ndarray:
     return data.load(dataset, **folders).test_images
 
 
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def define_flags() -> None:
-    flags.DEFINE_string("torch_python", None, "Python that has PyTorch")
-    flags.DEFINE_string("keras_python", None, "Python that has Keras on TensorFlow")
+    processes.define_flags()
     flags.DEFINE_list("models", list(models.MODELS), "models to measure")
-    flags.DEFINE_integer("rounds", 3, "turns of each", lower_bound=1)
-    flags.DEFINE_enum(
-        "dataset", "mnist", ["mnist", "synthetic"], "synthetic: noise, needs no files"
-    )
-    flags.DEFINE_integer(
-        "threads", None, "per framework (default: the cores of this process)", 1
-    )
     study_flags.define_folders("runs/inference")
 
 
@@ -160,11 +128,10 @@ def study() -> None:
     names = study_flags.names("models", given.models, list(models.MODELS))
     workdir = study_flags.workdir(given) or Path("runs/inference")
     threads = given.threads or devices.count_cores()
-    env = processes.environment(threads)
-    interpreters = {"torch": given.torch_python, "keras": given.keras_python}
-    commands, left_out = choose_workers(interpreters, env)
+    interpreters = {key: given[f"{key}_python"].value for key in INTERPRETERS}
+    commands, left_out = choose_workers(interpreters, processes.environment(threads))
     for line in left_out:
-        say(f"left out: {line}")
+        processes.say(f"left out: {line}")
     images = load_images(given.dataset, **study_flags.folders(given))
     content: dict[str, Any] = {
         "dataset": given.dataset,
@@ -181,7 +148,7 @@ def study() -> None:
         labels = np.zeros(len(images), np.int32)
         np.savez(folder / "data.npz", images=images, labels=labels)
         for model in names:
-            ready, rounds = measure(model, commands, env, folder, threads, given.rounds)
+            ready, rounds = measure(model, commands, folder, threads, given.rounds)
             content["versions"] |= {x: one["versions"] for x, one in ready.items()}
             content["models"].append(report.summarize(model, ready, rounds))
             files = {

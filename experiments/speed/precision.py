@@ -13,9 +13,8 @@ Result, on 2 cores of an Intel Xeon with amx_bf16: bfloat16 is 2.2 (lstm), 2.0 (
 1.7 (rnn), 1.4 (resnet), 1.3 (wide_mlp) and 1.1 times (cnn) as fast as float32.
 """
 
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from experiments.common.table import Table, column
 from experiments.speed import plain_runs
 from experiments.speed.frameworks import families, processes
 from experiments.speed.frameworks.processes import say
-from experiments.speed.timing import MEDIAN_RANGE, median_range, take_turn
+from experiments.speed.timing import MEDIAN_RANGE, PAUSE, median_range, take_turn
 from mnist_jax import cli, data, models, signals
 from mnist_jax.config import SETTINGS
 from mnist_jax.parallel import devices
@@ -71,30 +70,6 @@ def own_contestants(
     return found
 
 
-def start_peers(
-    model: str, command: Sequence[str], folder: Path, threads: int
-) -> dict[str, processes.Worker]:
-    """PyTorch's processes for one model, which have trained an epoch to warm up."""
-    workers = {}
-    for name in PEERS:
-        arguments = {
-            "framework": name,
-            "model": model,
-            "batch_size": BATCH_SIZE,
-            "threads": threads,
-            "data": folder / "data.npz",
-        }
-        workers[name] = processes.Worker(
-            f"{name} of {model}",
-            [*command, *(f"--{key}={value}" for key, value in arguments.items())],
-            processes.environment(threads),
-            folder / f"{model}-{name}.log",
-        )
-    for worker in workers.values():
-        worker.read()
-    return workers
-
-
 def measure(
     model: str, contestants: dict[str, Contestant], rounds: int, seconds: float
 ) -> dict[str, Any]:
@@ -105,7 +80,7 @@ def measure(
     for _ in range(rounds):
         for name, run_epoch in contestants.items():
             turns[name].append(take_turn(run_epoch, seconds)["seconds"])
-            time.sleep(0.3)  # idle threads of a framework spin for some time
+            time.sleep(PAUSE)
     ratios = [a / b for a, b in zip(*(turns[x] for x in PRECISIONS), strict=True)]
     row = {
         "model": model,
@@ -122,12 +97,14 @@ def study() -> None:
     given = flags.FLAGS
     names = study_flags.names("models", given.models, list(MODELS))
     workdir = study_flags.workdir(given) or Path("runs/precision_speed")
-    command, threads = None, devices.count_cores()
+    threads, peers = devices.count_cores(), {}
     if given.torch_python:
+        env = processes.environment(threads)
         python = processes.find_interpreter(
-            "torch_python", given.torch_python, "torch", dict(os.environ)
+            "torch_python", given.torch_python, "torch", env
         )
         command = [python, "-m", "experiments.speed.frameworks.pytorch_tuned"]
+        peers = dict.fromkeys(PEERS, command)
     devices.start()
     loaded = data.load(given.dataset, given.data_dir, given.raw_dir)
     images = loaded.train_images[: given.images]
@@ -136,19 +113,14 @@ def study() -> None:
     with signals.temporary_folder() as folder:
         np.savez(folder / "data.npz", images=images, labels=labels)
         for model in names:
-            contestants, workers = own_contestants(model, images, labels), {}
-            try:
-                if command and model in families.BATCH_SIZES:
-                    workers = start_peers(model, command, folder, threads)
-                peers = {name: one.run_epoch for name, one in workers.items()}
+            own = own_contestants(model, images, labels)
+            shared = peers if model in families.BATCH_SIZES else {}
+            started = processes.warmed_up(shared, model, BATCH_SIZE, threads, folder)
+            with started as (workers, _):
+                others = {name: worker.run_epoch for name, worker in workers.items()}
                 rows.append(
-                    measure(
-                        model, contestants | peers, given.rounds, given.turn_seconds
-                    )
+                    measure(model, own | others, given.rounds, given.turn_seconds)
                 )
-            finally:
-                for worker in workers.values():
-                    worker.close()
             table = Table(COLUMNS, rows)
             content = {
                 "dataset": loaded.name,

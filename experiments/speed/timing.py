@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+PAUSE = 0.5  # seconds; a framework's idle threads spin for some time before they sleep
 # Of a `median_range` in a table's column.
 MEDIAN_RANGE = "{0[median]:.2f} ({0[lowest]:.2f} to {0[highest]:.2f})"
 

@@ -48,35 +48,30 @@ def load_float(stored: Array) -> Array:
 
 def matmul(a: Array, b: Array) -> Array:
     """As `jnp.matmul`; bfloat16 operands are added up, and returned, in float32."""
-    if not is_mixed(a.dtype):
-        return jnp.matmul(a, b)
-    return _mixed(functools.partial(jnp.matmul, preferred_element_type=jnp.float32))(
-        a, b
-    )
+    return _product(jnp.matmul, a, b)
 
 
 def matmul_transposed(a: Array, b: Array) -> Array:
     """`matmul(a, b.T)` of two matrices, without a transposed copy of b."""
     dims = (((1,), (1,)), ((), ()))
-    if not is_mixed(a.dtype):
-        return jax.lax.dot_general(a, b, dims)
-    return _mixed(
-        lambda a, b: jax.lax.dot_general(a, b, dims, preferred_element_type=jnp.float32)
-    )(a, b)
+    product = functools.partial(jax.lax.dot_general, dimension_numbers=dims)
+    return _product(product, a, b)
 
 
-def _mixed(product: Callable[[Array, Array], Array]) -> Callable:
-    """The product of bfloat16 operands as XLA's CPU compiler can do it.
+def _product(product: Callable[..., Array], a: Array, b: Array) -> Array:
+    """`product`, with bfloat16 operands as XLA's CPU compiler can take them.
 
     It has narrow matmuls but none whose left side is to be transposed. It would make
     such of transposes before and after the product, and then find no code for them:
     the barriers keep these out.
     """
+    if not is_mixed(a.dtype):
+        return product(a, b)
+    narrow = functools.partial(product, preferred_element_type=jnp.float32)
 
     def on_cpu(*operands):
-        bits = jax.lax.optimization_barrier(
-            tuple(jax.lax.bitcast_convert_type(x, jnp.uint16) for x in operands)
-        )
-        return jax.lax.optimization_barrier(product(*map(load, bits)))
+        bits = tuple(store(x, x.dtype) for x in operands)
+        bits = jax.lax.optimization_barrier(bits)
+        return jax.lax.optimization_barrier(narrow(*map(load, bits)))
 
-    return functools.partial(jax.lax.platform_dependent, cpu=on_cpu, default=product)
+    return jax.lax.platform_dependent(a, b, cpu=on_cpu, default=narrow)

@@ -10,9 +10,10 @@ that splitting them moves nothing. And one stack [n, H, T, B] lives through both
 scans: it holds the projected inputs; the forward scan puts in their place the factors
 by which gradients will reach them, so that the backward scan only multiplies.
 
-With bfloat16 operands the stack, and what else waits for the backward scan, is stored
-narrow; the states between steps, the sums at the gates and gradients that add up stay
-in float32.
+With bfloat16 operands each step projects its own inputs, in one matmul with the state,
+and the stack holds the factors alone. It is stored narrow, as all is that waits for the
+backward scan; the states between steps, the sums at the gates and gradients that add up
+stay in float32.
 
 Shapes: T time steps, B images, F features, H units, k gates. The first state is zero.
 Kernels and biases of the gates lie side by side in the order in which the equations

@@ -1,13 +1,16 @@
 """The benchmark's side of its workers."""
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from absl import flags
 
 from experiments.common.machine import ROOT
 from experiments.speed.frameworks.registry import FRAMEWORKS, INTERPRETERS, MATMUL
@@ -16,6 +19,19 @@ from mnist_jax.errors import UserError
 
 class BenchmarkError(UserError):
     """The benchmark cannot go on."""
+
+
+def define_flags() -> None:
+    """Of studies whose workers measure MNIST: who takes part, and how."""
+    for key, one in INTERPRETERS.items():
+        flags.DEFINE_string(f"{key}_python", None, f"Python that has {one.library}")
+    flags.DEFINE_integer("rounds", 3, "turns of each", lower_bound=1)
+    flags.DEFINE_enum(
+        "dataset", "mnist", ["mnist", "synthetic"], "synthetic: noise, needs no files"
+    )
+    flags.DEFINE_integer(
+        "threads", None, "per framework (default: the cores of this process)", 1
+    )
 
 
 def environment(threads: int) -> dict[str, str]:
@@ -156,6 +172,51 @@ class Worker:
         self._process.wait()
         self._process.stdin.close()
         self._replies.close()
+
+
+@contextlib.contextmanager
+def warmed_up(
+    commands: Mapping[str, list[str]],
+    model: str,
+    batch_size: int,
+    threads: int,
+    folder: Path,
+) -> Iterator[tuple[dict[str, Worker], dict[str, dict[str, Any]]]]:
+    """Workers that are ready, one warmed up after the other, and what each said.
+
+    Args:
+      commands: by the name that the worker is told.
+      model: that they build.
+      batch_size: images per step.
+      threads: for each.
+      folder: holds data.npz, and takes what the workers print.
+
+    Raises:
+      BenchmarkError: a worker died.
+    """
+    workers, ready = {}, {}
+    try:
+        for name, command in commands.items():
+            arguments = {
+                "framework": name,
+                "model": model,
+                "batch_size": batch_size,
+                "threads": threads,
+                "data": folder / "data.npz",
+            }
+            workers[name] = Worker(
+                f"{name} of {model}",
+                [*command, *(f"--{key}={value}" for key, value in arguments.items())],
+                environment(threads),
+                folder / f"{model}-{name}.log",
+            )
+            ready[name] = workers[name].read()
+            seconds = ready[name]["warm_up_seconds"]
+            say(f"{model} {name}: warm-up {seconds:.1f} s")
+        yield workers, ready
+    finally:
+        for worker in workers.values():
+            worker.close()
 
 
 def _tail(output: bytes, num_lines: int) -> str:

@@ -6,7 +6,7 @@
 import keras
 import tensorflow as tf
 
-from experiments.speed.frameworks import keras_fit, protocol
+from experiments.speed.frameworks import families, keras_fit, protocol
 from experiments.speed.inference_parts import measurement
 
 
@@ -27,9 +27,7 @@ def build_model(name: str) -> keras.Model:
 
 
 def build(task: protocol.Task) -> protocol.Benchmark:
-    tf.config.threading.set_intra_op_parallelism_threads(task.threads)
-    tf.config.threading.set_inter_op_parallelism_threads(task.threads)
-    keras.utils.set_random_seed(0)
+    keras_fit.start(task)
     model = build_model(task.model)
 
     @tf.function(jit_compile=task.framework == "keras_xla")
@@ -46,7 +44,7 @@ def build(task: protocol.Task) -> protocol.Benchmark:
         predict,
         {"keras": keras.__version__, "tensorflow": tf.__version__},
         model.count_params(),
-        2 * 128 if task.model == "gru" else 0,  # see `keras_fit.build_model`
+        2 * families.UNITS if task.model == "gru" else 0,  # see `keras_fit.build_model`
     )
 
 

@@ -10,7 +10,7 @@ class Framework(NamedTuple):
     worker: str  # a module of this folder
     interpreter: str | None = None  # --<interpreter>_python; None for this one
     modules: str = ""  # that it has to import
-    program: str | None = None  # that it needs in PATH
+    needs_compiler: bool = False  # for C++
 
 
 OURS = "mnist_jax"
@@ -19,7 +19,7 @@ FRAMEWORKS = {
     OURS: Framework("mnist_jax", "mnist_jax_jit"),
     "torch": Framework("PyTorch", "torch_eval", "torch", "torch"),
     "torch_compiled": Framework(
-        "torch.compile", "torch_eval", "torch", "torch", program="g++"
+        "torch.compile", "torch_eval", "torch", "torch", needs_compiler=True
     ),
     "onnxruntime": Framework(
         "onnxruntime", "torch_eval", "torch", "torch, onnx, onnxruntime"

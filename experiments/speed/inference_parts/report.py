@@ -8,25 +8,10 @@ import numpy as np
 
 from experiments.common import charts
 from experiments.common.table import Column, Table, column
-from experiments.speed.frameworks.processes import BenchmarkError
+from experiments.speed.frameworks.report import Measured, check_params
 from experiments.speed.inference_parts.registry import FRAMEWORKS, OURS
 from experiments.speed.timing import median_range
 from mnist_jax.formats import counted
-
-Measured = Mapping[str, Mapping[str, Any]]  # of each worker
-
-
-def check_params(model: str, ready: Measured) -> int:
-    """The number of parameters that all frameworks share.
-
-    Raises:
-      BenchmarkError: they classify by models of different sizes.
-    """
-    numbers = {x: y["num_params"] - y["redundant_params"] for x, y in ready.items()}
-    if len(set(numbers.values())) != 1:
-        each = ", ".join(f"{name} {number:,}" for name, number in numbers.items())
-        raise BenchmarkError(f"{model} is not the same model everywhere: {each}")
-    return numbers[OURS]
 
 
 def summarize(
