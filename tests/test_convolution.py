@@ -14,12 +14,12 @@ from mnist_jax.ops.pooling import max_pool
 # (images, kernel): one channel, several, odd sizes whose last row no window covers,
 # kernels that are not square, and 3x3, which Winograd's products do.
 SHAPES = [
-    ((1, 28, 28, 3), (3, 3, 1, 5)),
-    ((4, 13, 13, 3), (3, 3, 4, 6)),
-    ((4, 8, 11, 2), (3, 3, 4, 6)),
-    ((2, 9, 12, 2), (2, 5, 2, 3)),
-    ((1, 8, 7, 2), (3, 2, 1, 2)),
-    ((6, 12, 12, 2), (5, 5, 6, 16)),
+    ((28, 28, 1, 3), (3, 3, 1, 5)),
+    ((13, 13, 4, 3), (3, 3, 4, 6)),
+    ((8, 11, 4, 2), (3, 3, 4, 6)),
+    ((9, 12, 2, 2), (2, 5, 2, 3)),
+    ((8, 7, 1, 2), (3, 2, 1, 2)),
+    ((12, 12, 6, 2), (5, 5, 6, 16)),
 ]
 
 
@@ -30,7 +30,7 @@ def draw(shape, seed):
 def maps(images, kernel):
     """XLA's convolution, in its own layout."""
     return jax.lax.conv_general_dilated(
-        images.transpose(3, 1, 2, 0),
+        images.transpose(3, 0, 1, 2),
         kernel,
         (1, 1),
         "VALID",
@@ -39,18 +39,18 @@ def maps(images, kernel):
 
 
 def reference_convolve(images, kernel):
-    return maps(images, kernel).transpose(3, 1, 2, 0)
+    return maps(images, kernel).transpose(1, 2, 3, 0)
 
 
 def reference_max(images, kernel):
     """Flax's pooling, by reduce_window."""
     pooled = nn.max_pool(maps(images, kernel), (2, 2), strides=(2, 2))
-    return pooled.transpose(3, 1, 2, 0)
+    return pooled.transpose(1, 2, 3, 0)
 
 
 def reference_mean(images, kernel):
     pooled = nn.avg_pool(maps(images, kernel), (2, 2), strides=(2, 2))
-    return pooled.transpose(3, 1, 2, 0)
+    return pooled.transpose(1, 2, 3, 0)
 
 
 # One of each kind for each way of pooling; the others take a minute to compile.
@@ -96,23 +96,23 @@ def test_value_and_gradients_equal_xla(op, reference, images_shape, kernel_shape
 
 
 def test_max_pool_equals_xla():
-    arrays = draw((2, 9, 12, 2), 0), draw((2, 2, 2, 3), 1)
+    arrays = draw((9, 12, 2, 2), 0), draw((2, 2, 2, 3), 1)
     pooled = jax.jit(lambda x, k: max_pool(convolve(x, k)))(*arrays)
     np.testing.assert_allclose(pooled, reference_max(*arrays), rtol=1e-5, atol=1e-5)
 
 
 def test_a_tie_passes_its_gradient_to_one_place():
-    images = jnp.ones((2, 4, 4, 1))
+    images = jnp.ones((4, 4, 2, 1))
     kernel = jnp.ones((1, 1, 2, 1))
     grad = jax.jit(jax.grad(lambda x: conv_pool(x, kernel).sum()))(images)
     # Four windows of four equal values: each window's gradient arrives once.
-    assert grad[0].sum() == 4
+    assert grad[:, :, 0].sum() == 4
     np.testing.assert_array_equal(np.unique(grad), [0, 1])
 
 
 def test_nan_stays_nan():
-    images, kernel = np.ones((2, 8, 8, 1), np.float32), np.ones((3, 3, 2, 1), "f")
-    images[0, 4, 4] = np.nan
+    images, kernel = np.ones((8, 8, 2, 1), np.float32), np.ones((3, 3, 2, 1), "f")
+    images[4, 4, 0] = np.nan
     assert np.isnan(jax.jit(conv_pool)(images, kernel)).any()
     images[0, 0, 0] = np.nan
     assert np.isnan(jax.jit(conv_pool)(images, kernel)).any()
@@ -124,7 +124,7 @@ POOLED = [OPS[0], *(pytest.param(*op.values, marks=pytest.mark.slow) for op in O
 
 @pytest.mark.parametrize("op, reference", POOLED)
 def test_vmap_over_kernels_equals_single_kernels(op, reference):
-    images, kernels = draw((2, 10, 10, 3), 0), draw((4, 3, 3, 2, 5), 1)
+    images, kernels = draw((10, 10, 2, 3), 0), draw((4, 3, 3, 2, 5), 1)
     grad = jax.grad(lambda k: (op(images, k) ** 2).sum())
     options = {"xla_backend_optimization_level": 0}  # to compile faster
     together = jax.jit(jax.vmap(grad), compiler_options=options)(kernels)
@@ -138,7 +138,7 @@ def test_vmap_over_kernels_equals_single_kernels(op, reference):
 
 @pytest.mark.parametrize("op, reference", POOLED)
 def test_same_under_pmap(op, reference):
-    images, kernel = draw((2, 2, 12, 12, 3), 0), draw((3, 3, 2, 4), 1)
+    images, kernel = draw((2, 12, 12, 2, 3), 0), draw((3, 3, 2, 4), 1)
     together = jax.pmap(op, in_axes=(0, None))(images, kernel)
     alone = jnp.stack([jax.jit(op)(x, kernel) for x in images])
     np.testing.assert_allclose(together, alone, atol=1e-6)
@@ -148,7 +148,7 @@ def test_same_under_pmap(op, reference):
 @pytest.mark.parametrize("op", [op.values[0] for op in OPS])
 def test_accelerators_get_xla_kernels(op, platform):
     """Lowered for them on any machine, the program has one convolution, no matmul."""
-    images, kernel = draw((2, 28, 28, 3), 0), draw((3, 3, 2, 5), 1)
+    images, kernel = draw((28, 28, 2, 3), 0), draw((3, 3, 2, 5), 1)
     lowered = jax.jit(op).trace(images, kernel).lower(lowering_platforms=(platform,))
     text = lowered.as_text()
     assert text.count("stablehlo.convolution") == 1
@@ -164,7 +164,7 @@ def test_what_accelerators_get_equals_xla(monkeypatch, op, reference, kernel_sha
         return default(*operands)
 
     monkeypatch.setattr(jax.lax, "platform_dependent", take_default)
-    images, kernel = draw((kernel_shape[2], 28, 28, 3), 0), draw(kernel_shape, 1)
+    images, kernel = draw((28, 28, kernel_shape[2], 3), 0), draw(kernel_shape, 1)
     expected = reference(images, kernel)
     got = jax.jit(lambda *arrays: op(*arrays))(images, kernel)  # traced anew
     np.testing.assert_allclose(got, expected, atol=2e-6)

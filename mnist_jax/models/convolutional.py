@@ -1,4 +1,4 @@
-"""Convolutional models. Inside, images lie innermost: [channels, rows, columns, B]."""
+"""Convolutional models. Inside, images lie innermost: [rows, columns, channels, B]."""
 
 import flax.linen as nn
 import jax
@@ -14,7 +14,7 @@ Array = jax.Array
 class ConvPool(nn.Module):
     """3x3 convolution without padding, 2x2 max-pool, bias, ReLU.
 
-    [C, H, W, B] -> [features, (H - 2) // 2, (W - 2) // 2, B].
+    [H, W, C, B] -> [(H - 2) // 2, (W - 2) // 2, features, B].
     """
 
     features: int
@@ -22,12 +22,10 @@ class ConvPool(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array) -> Array:
-        shape = (3, 3, len(images), self.features)
+        shape = (3, 3, images.shape[2], self.features)
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return nn.relu(
-            conv_pool(images, kernel, self.dtype) + bias[:, None, None, None]
-        )
+        return nn.relu(conv_pool(images, kernel, self.dtype) + bias[:, None])
 
 
 @register("cnn")
@@ -43,16 +41,16 @@ class CNN(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, keys: Array | None = None) -> Array:
-        x = ConvPool(32, self.dtype)(images.transpose(3, 1, 2, 0))  # [32, 13, 13, B]
-        x = ConvPool(64, self.dtype)(x)  # [64, 5, 5, B]
-        x = drop(flatten(x.transpose(3, 1, 2, 0)), self.dropout, keys, 0)
+        x = ConvPool(32, self.dtype)(images.transpose(1, 2, 3, 0))  # [13, 13, 32, B]
+        x = ConvPool(64, self.dtype)(x)  # [5, 5, 64, B]
+        x = drop(flatten(x.transpose(3, 0, 1, 2)), self.dropout, keys, 0)
         return Dense(self.num_classes, self.dtype)(x)
 
 
 class ConvMean(nn.Module):
     """5x5 convolution without padding, mean of 2x2, bias, tanh.
 
-    [C, H, W, B] -> [features, (H-4)//2, (W-4)//2, B].
+    [H, W, C, B] -> [(H-4)//2, (W-4)//2, features, B].
     """
 
     features: int
@@ -60,12 +58,10 @@ class ConvMean(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array) -> Array:
-        shape = (5, 5, images.shape[0], self.features)
+        shape = (5, 5, images.shape[2], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return nn.tanh(
-            conv_mean(images, kernel, self.dtype) + bias[:, None, None, None]
-        )
+        return nn.tanh(conv_mean(images, kernel, self.dtype) + bias[:, None])
 
 
 @register("lenet5")
@@ -81,10 +77,10 @@ class LeNet5(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, keys: Array | None = None) -> Array:
-        x = jnp.pad(images.transpose(3, 1, 2, 0), ((0, 0), (2, 2), (2, 2), (0, 0)))
-        x = ConvMean(6, self.dtype)(x)  # [6, 14, 14, B]
-        x = ConvMean(16, self.dtype)(x)  # [16, 5, 5, B]
-        x = flatten(x.transpose(3, 1, 2, 0))
+        x = jnp.pad(images.transpose(1, 2, 3, 0), ((2, 2), (2, 2), (0, 0), (0, 0)))
+        x = ConvMean(6, self.dtype)(x)  # [14, 14, 6, B]
+        x = ConvMean(16, self.dtype)(x)  # [5, 5, 16, B]
+        x = flatten(x.transpose(3, 0, 1, 2))
         for units in (120, 84):
             x = nn.tanh(Dense(units, self.dtype)(x))
         return Dense(self.num_classes, self.dtype)(x)
@@ -95,14 +91,14 @@ class Residual(nn.Module):
 
     g starts at zero, so that the block starts as the identity and needs no
     normalisation (De and Smith, "Batch Normalization Biases Residual Blocks Towards
-    the Identity Function in Deep Networks", 2020). Shapes stay, [C, H, W, B].
+    the Identity Function in Deep Networks", 2020). Shapes stay, [H, W, C, B].
     """
 
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        channels = x.shape[0]
+        channels = x.shape[2]
         branch = x
         for i in range(2):
             kernel = self.param(
@@ -110,8 +106,8 @@ class Residual(nn.Module):
             )
             bias = self.param(f"bias_{i}", nn.initializers.zeros, (channels,))
             branch = nn.relu(branch) if i else branch
-            branch = jnp.pad(branch, ((0, 0), (1, 1), (1, 1), (0, 0)))
-            branch = convolve(branch, kernel, self.dtype) + bias[:, None, None, None]
+            branch = jnp.pad(branch, ((1, 1), (1, 1), (0, 0), (0, 0)))
+            branch = convolve(branch, kernel, self.dtype) + bias[:, None]
         gain = self.param("gain", nn.initializers.zeros, ())
         return nn.relu(x + gain * branch)
 
@@ -126,8 +122,8 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, keys: Array | None = None) -> Array:
-        x = images.transpose(3, 1, 2, 0)
+        x = images.transpose(1, 2, 3, 0)
         for features in (32, 64):
             x = Residual(self.dtype)(ConvPool(features, self.dtype)(x))
-        x = drop(x.mean((1, 2)).T, self.dropout, keys, 0)
+        x = drop(x.mean((0, 1)).T, self.dropout, keys, 0)
         return Dense(self.num_classes, self.dtype)(x)

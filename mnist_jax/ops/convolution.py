@@ -1,20 +1,18 @@
-"""Convolution, alone or followed by 2x2 pooling as one operation with its own gradient.
+"""Convolution, alone or followed by 2x2 pooling.
 
 XLA's CPU gradients of a convolution and of `reduce_window` take most of a
-convolutional network's step. So on CPU the four outputs in a 2x2 window are computed
-together from the tile of the image that they see, by matmuls over all tiles: for 3x3
-kernels by Winograd's algorithm (`winograd.py`); where pooling follows, for images of
-one channel in one loop (`one_channel.py`) and for other kernels by the tiles as they
-are times the kernel at each of the four places in the tile. Of a maximum, the place
-that won is all that the gradient needs. A mean of four outputs is one output of the
-mean of the four placed kernels. GPU and TPU
-get XLA's own convolution; `jax.lax.platform_dependent` decides at lowering, so that
-one program serves all.
+convolutional network's step. So on CPU 3x3 kernels go by Winograd's algorithm
+(`winograd.py`), and images of one channel that are pooled in one loop
+(`one_channel.py`). Where pooling follows other kernels, the four outputs in a 2x2
+window are computed together from the tile of the image that they see: the tiles times
+the kernel at each of the four places in the tile. A mean of four outputs is one output
+of the mean of the four placed kernels. GPU and TPU get XLA's own convolution;
+`jax.lax.platform_dependent` decides at lowering, so that one program serves all.
 
-Images are [channels, rows, columns, images]: the slices that gather tiles step over
-rows and columns and leave runs of images together.
+Images are [rows, columns, channels, images]: what lies at one place is one block of
+memory, of which the loops over rows and columns read and write as a whole.
 
-Shapes: B images [C, H, W, B], a kernel [h, w, C, F], stride 1, no padding ("VALID");
+Shapes: B images [H, W, C, B], a kernel [h, w, C, F], stride 1, no padding ("VALID");
 R = (H - h + 1) // 2 times S = (W - w + 1) // 2 tiles; N = R S B.
 """
 
@@ -25,7 +23,7 @@ import jax.numpy as jnp
 
 from mnist_jax.ops import one_channel, winograd
 from mnist_jax.ops.platform import fusion_barrier
-from mnist_jax.ops.pooling import max_of_four, max_pool, pool_grid, route, windows
+from mnist_jax.ops.pooling import max_of_four, max_pool, max_pool_on_cpu
 from mnist_jax.ops.precision import (
     load,
     matmul,
@@ -33,11 +31,11 @@ from mnist_jax.ops.precision import (
     operand,
     store,
 )
-from mnist_jax.ops.tiles import flat, gather, join, map_grids
+from mnist_jax.ops.tiles import flat, gather, join
 
 Array = jax.Array
 
-_LAYOUT = ("CHWN", "HWIO", "CHWN")
+_LAYOUT = ("HWCN", "HWIO", "HWCN")
 
 
 def conv_pool(images: Array, kernel: Array, dtype: jnp.dtype = jnp.float32) -> Array:
@@ -47,20 +45,22 @@ def conv_pool(images: Array, kernel: Array, dtype: jnp.dtype = jnp.float32) -> A
     maximum, on a quarter of the values.
 
     Args:
-      images: float32 [C, H, W, B].
+      images: float32 [H, W, C, B].
       kernel: float32 [h, w, C, F].
-      dtype: of the operands, see `precision.py`.
+      dtype: of the operands, see `precision.py`; of Winograd's always float32.
 
     Returns:
-      float32 [F, R, S, B].
+      float32 [R, S, F, B].
     """
 
     def on_cpu(images, kernel):
-        if winograd.is_worth_it(kernel):
-            return _winograd(True, dtype, images, kernel)
-        if len(images) == 1:
+        if len(images[0, 0]) == 1:
             return one_channel.conv_pool(dtype, images, kernel)
-        return max_of_four(_strided(dtype, images, _placed(kernel)))
+        if _is_for_winograd(kernel):
+            rows, columns = (n // 2 * 2 for n in images.shape[:2])
+            return max_pool_on_cpu(_winograd(images[:rows, :columns], kernel))
+        outputs = _strided(dtype, images, _placed(kernel))
+        return max_of_four(outputs).transpose(1, 2, 0, 3)
 
     def elsewhere(images, kernel):
         return max_pool(_xla_convolve(images, kernel, 1, dtype))
@@ -78,28 +78,36 @@ def conv_mean(images: Array, kernel: Array, dtype: jnp.dtype = jnp.float32) -> A
     return jax.lax.platform_dependent(
         images,
         mean,
-        cpu=functools.partial(_strided, dtype),
+        cpu=lambda x, k: _strided(dtype, x, k).transpose(1, 2, 0, 3),
         default=lambda x, k: _xla_convolve(x, k, 2, dtype),
     )
 
 
 def convolve(images: Array, kernel: Array, dtype: jnp.dtype = jnp.float32) -> Array:
-    """Cross-correlation without padding: [C, H, W, B] -> [F, H-h+1, W-w+1, B]."""
+    """Cross-correlation without padding: [H, W, C, B] -> [H-h+1, W-w+1, F, B].
+
+    Args: as of `conv_pool`.
+    """
 
     def elsewhere(images, kernel):
         return _xla_convolve(images, kernel, 1, dtype)
 
-    if not winograd.is_worth_it(kernel):
+    if not _is_for_winograd(kernel):
         return elsewhere(images, kernel)
+    return jax.lax.platform_dependent(images, kernel, cpu=_winograd, default=elsewhere)
 
-    def on_cpu(images, kernel):
-        height, width = images.shape[1] - 2, images.shape[2] - 2
-        even = ((0, 0), (0, height % 2), (0, width % 2), (0, 0))
-        return _winograd(False, dtype, jnp.pad(images, even), kernel)[
-            :, :height, :width
-        ]
 
-    return jax.lax.platform_dependent(images, kernel, cpu=on_cpu, default=elsewhere)
+def _is_for_winograd(kernel: Array) -> bool:
+    """Not for images of one channel, whose matmuls would be too thin."""
+    return kernel.shape[:2] == (3, 3) and kernel.shape[2] > 1
+
+
+def _winograd(images: Array, kernel: Array) -> Array:
+    """Pads to whole tiles, and leaves out what comes of the padding."""
+    height, width = (n - 2 for n in images.shape[:2])
+    padding = [(0, -n % winograd.STEP) for n in (height, width)]
+    outputs = winograd.convolve(jnp.pad(images, (*padding, (0, 0), (0, 0))), kernel)
+    return outputs[:height, :width]
 
 
 def _xla_convolve(images, kernel, stride, dtype):
@@ -112,43 +120,6 @@ def _xla_convolve(images, kernel, stride, dtype):
         dimension_numbers=_LAYOUT,
     )
     return outputs.astype(images.dtype)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _winograd(pooled: bool, dtype: jnp.dtype, images: Array, kernel: Array) -> Array:
-    """`conv_pool` if `pooled`, else all outputs of the tiles, [F, 2R, 2S, B]."""
-    return _winograd_forward(pooled, dtype, images, kernel)[0]
-
-
-def _winograd_forward(pooled, dtype, images, kernel):
-    _, height, width, batch = images.shape
-    shape = (kernel.shape[-1], (height - 2) // 2, (width - 2) // 2, batch)
-    if pooled:
-        finished, saved = winograd.outputs(images, kernel, pool_grid, dtype)
-        outputs, which = (x.reshape(shape) for x in finished)
-    else:
-        grid, saved = winograd.outputs(images, kernel, lambda grid: grid, dtype)
-        grid = map_grids(lambda x: x.reshape(shape), grid)
-        outputs = join(grid, 2 * shape[1], 2 * shape[2])
-        which = None
-    # An empty slice carries the images' shape without keeping the images.
-    return outputs, (saved, which, images[..., :0])
-
-
-def _winograd_backward(pooled, dtype, residuals, grads):
-    saved, which, no_images = residuals
-    if pooled:
-        spread, at_outputs = route, (grads, which)
-    else:
-        spread, at_outputs = windows, (grads,)
-    tile_grads, kernel_grad = winograd.gradients(saved, spread, at_outputs, dtype)
-    rows, columns = (n // 2 - 1 for n in no_images.shape[1:3])
-    shape = (len(no_images), rows, columns, grads.shape[-1])
-    tile_grads = map_grids(lambda d: d.reshape(shape), tile_grads)
-    return join(tile_grads, *no_images.shape[1:3]), kernel_grad
-
-
-_winograd.defvjp(_winograd_forward, _winograd_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -178,7 +149,7 @@ def _strided_backward(dtype, residuals, grads):
     kernel_grad = kernel_grad.reshape(-1, height, width, channels)
     tile_grads = matmul(operand(_as_matrix(kernel).T, dtype), grads_flat)
     tile_grads = tile_grads.reshape(height, width, channels, *grads.shape[1:])
-    images_grad = join(tile_grads, *no_images.shape[1:3])
+    images_grad = join(tile_grads, *no_images.shape[:2])
     return images_grad, kernel_grad.transpose(1, 2, 3, 0)
 
 

@@ -1,6 +1,6 @@
-"""Maximum over 2x2 windows with stride 2, of maps [F, H, W, B] and of grids.
+"""Maximum over 2x2 windows with stride 2, of maps [H, W, F, B] and of grids.
 
-A grid holds the four outputs of every window, see `tiles.py`. Of a maximum, the place
+A grid holds the four values of every window, see `tiles.py`. Of a maximum, the place
 that won is all that the gradient needs.
 """
 
@@ -14,19 +14,45 @@ Array = jax.Array
 
 
 def max_pool(maps: Array) -> Array:
-    """Maximum over 2x2 windows with stride 2: [F, H, W, B] -> [F, H//2, W//2, B].
+    """Maximum over 2x2 windows with stride 2: [H, W, F, B] -> [H//2, W//2, F, B].
 
-    Written as maxima of strided slices, whose gradient on CPU is much cheaper than
-    that of `reduce_window`.
+    Written as maxima of strided slices, whose gradient is much cheaper than that of
+    `reduce_window`.
     """
-    height, width = maps.shape[1] // 2 * 2, maps.shape[2] // 2 * 2
-    (a, b), (c, d) = windows(maps[:, :height, :width])
+    height, width = maps.shape[0] // 2 * 2, maps.shape[1] // 2 * 2
+    (a, b), (c, d) = _windows(maps[:height, :width])
     return jnp.maximum(jnp.maximum(a, b), jnp.maximum(c, d))
 
 
-def windows(maps: Array) -> Grid:
-    """[F, 2R, 2S, B] -> the four places of its 2x2 windows, [F, R, S, B] each."""
-    return [[maps[:, y::2, x::2] for x in (0, 1)] for y in (0, 1)]
+def _windows(maps: Array) -> Grid:
+    """[2R, 2S, F, B] -> the four places of its 2x2 windows, [R, S, F, B] each."""
+    return [[maps[y::2, x::2] for x in (0, 1)] for y in (0, 1)]
+
+
+@jax.custom_vjp
+def max_pool_on_cpu(maps: Array) -> Array:
+    """`max_pool` of [2R, 2S, F, B], whose gradient reads no maps."""
+    return _pool_forward(maps)[0]
+
+
+def _pool_forward(maps):
+    return fusion_barrier(lambda maps: pool_grid(_windows(maps)), maps)
+
+
+def _pool_backward(which, grads):
+    rows, columns, features, batch = grads.shape
+
+    def spread(grads, which):  # -> [R, 2, S, 2, F, B]
+        places = jnp.arange(4, dtype=jnp.int8).reshape(2, 1, 2, 1, 1)
+        return jnp.where(
+            which[:, None, :, None] == places, grads[:, None, :, None], 0.0
+        )
+
+    at_maps = fusion_barrier(spread, grads, which)
+    return (at_maps.reshape(2 * rows, 2 * columns, features, batch),)
+
+
+max_pool_on_cpu.defvjp(_pool_forward, _pool_backward)
 
 
 @jax.custom_vjp
