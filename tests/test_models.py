@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 
 import flax.linen as nn
 import jax
@@ -261,6 +262,27 @@ def test_dropout_of_an_image_depends_on_its_own_key_alone():
     sequence = compiled_drop(jnp.ones((3, 4, 100)), 0.5, KEYS, 1, axis=1)
     part = compiled_drop(jnp.ones((3, 2, 100)), 0.5, KEYS[:2], 1, axis=1)
     np.testing.assert_array_equal(sequence[:, :2], part)
+
+
+def test_what_dropout_drops_shows_no_pattern():
+    """Nothing but chance between images, units, steps and layers."""
+    positions = jnp.arange(256)
+    steps = [
+        train_step.image_keys(np.uint32(0), np.int32(i), positions) for i in (0, 1)
+    ]
+    ones = jnp.ones((256, 2048))
+    masks = [compiled_drop(ones, 0.5, k, layer) for k in steps for layer in (0, 1)]
+    signs = np.where(np.array(masks) == 0, -1.0, 1.0)
+    # Six standard deviations of a mean of so many independent signs.
+    for axis in (1, 2):
+        limit = 6 / np.sqrt(signs.shape[axis])
+        assert np.abs(signs.mean(axis)).max() <= limit
+    for lag in (1, 2, 3, 32, 128):
+        for axis in (1, 2):
+            products = signs * np.roll(signs, lag, axis)
+            assert abs(products.mean()) < 6 / np.sqrt(signs.size)
+    for a, b in itertools.combinations(signs, 2):
+        assert abs((a * b).mean()) < 6 / np.sqrt(a.size)
 
 
 @pytest.mark.parametrize("name", quick("mlp", "gru"))
