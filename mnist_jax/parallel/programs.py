@@ -121,33 +121,32 @@ def make_vectorized_chunk(
     def chunk(state, history, hparams, images, labels, order, start, stop):
         positions = jnp.arange(order.shape[-1])
 
-        def step(state, hparams, indices):
+        def advance(state, history, hparams, order, i):
             keys = image_keys(hparams["seed"], state.step, positions)
-            batch = gather_batch(images, labels, indices, keys)
-            return make_step(hparams)(state, batch)
+            batch = gather_batch(images, labels, order[i], keys)
+            state, metrics = make_step(hparams)(state, batch)
+            history = jax.tree.map(lambda h, m: h.at[i].set(m), history, metrics)
+            return state, history
 
-        def step_group(*members):
-            if group_size > 1:
-                return jax.vmap(step)(*members)
-            # Without `vmap`, which makes other matmuls of one member's.
-            one = step(*jax.tree.map(lambda x: x[0], members))
-            return jax.tree.map(lambda x: x[None], one)
+        # One member by itself has no axis of members: `vmap` makes other matmuls, and
+        # an axis of 1 makes copies of its state.
+        together = group_size > 1
+        if together:
+            advance = jax.vmap(advance, in_axes=(0, 0, 0, 0, None))
 
         def train_group(group):
             state, history, hparams, order = group
+            return jax.lax.fori_loop(
+                start,
+                stop,
+                lambda i, carry: advance(*carry, hparams, order, i),
+                (state, history),
+            )
 
-            def body(i, carry):
-                state, history = carry
-                state, metrics = step_group(state, hparams, order[:, i])
-                history = jax.tree.map(lambda h, m: h.at[:, i].set(m), history, metrics)
-                return state, history
-
-            return jax.lax.fori_loop(start, stop, body, (state, history))
-
-        members = state, history, hparams, order
-        groups = jax.tree.map(
-            lambda x: x.reshape(-1, group_size, *x.shape[1:]), members
-        )
+        groups = state, history, hparams, order
+        if not together:
+            return jax.lax.map(train_group, groups)
+        groups = jax.tree.map(lambda x: x.reshape(-1, group_size, *x.shape[1:]), groups)
         trained = jax.lax.map(train_group, groups)
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), trained)
 
