@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from mnist_jax import metrics, training_setup, vectorized
@@ -57,14 +58,27 @@ def test_each_member_is_its_solo_run(model, num_members, settings, data_dir):
     assert runs.trainer.num_steps >= 10
     for config, params, score in zip(configs, runs.params(), scores, strict=True):
         solo = training_setup.prepare(dataclasses.replace(config, num_devices=1))
+        first = solo.trainer.fetch_state().params
         history = solo.trainer.run_epoch(0)
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
-            params,
-            solo.trainer.fetch_state().params,
-        )
+        own = solo.trainer.fetch_state().params
+        if model == "cnn":
+            # Rounding may decide which of four values is the largest, and so move a
+            # gradient as a whole: not each param is as near, but all of them are.
+            error, update = (
+                optax.global_norm(jax.tree.map(np.subtract, own, other))
+                for other in (params, first)
+            )
+            assert error <= 1e-3 * update
+        else:
+            jax.tree.map(
+                lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
+                params,
+                own,
+            )
         for name, values in history.items():
-            np.testing.assert_allclose(score[f"train_{name}"], values.mean(), rtol=1e-5)
+            # A label of the cnn may change with it, too: one in 1,248 images.
+            rtol = 5e-3 if model == "cnn" else 1e-5
+            np.testing.assert_allclose(score[f"train_{name}"], values.mean(), rtol)
         dataset, indices = solo.dataset, solo.validation_indices
         logits = solo.predict(solo.trainer.state.params, dataset.train_images[indices])
         expected = metrics.score(logits, dataset.train_labels[indices])

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -40,8 +41,7 @@ def seeds(texts: Sequence[str]) -> list[int]:
             f"--seeds={','.join(texts)}: expected whole numbers from {one.low} to "
             f"{one.high}, with commas"
         ) from None
-    if len(set(numbers)) < len(numbers):
-        raise ConfigError(f"--seeds={','.join(texts)}: give each once")
+    check_each_once("seeds", numbers)
     return numbers
 
 
@@ -54,9 +54,15 @@ def names(flag: str, texts: Sequence[str], known: Sequence[str]) -> list[str]:
     for text in texts or [""]:
         if text not in known:
             raise ConfigError(f"--{flag}={text}: expected some of {', '.join(known)}")
-    if len(set(texts)) < len(texts):
-        raise ConfigError(f"--{flag}={','.join(texts)}: give each once")
+    check_each_once(flag, texts)
     return list(texts)
+
+
+def check_each_once(flag: str, values: Sequence[Any]) -> None:
+    """Raises a ConfigError if one of a flag's values is given twice."""
+    if len(set(values)) < len(values):
+        text = ",".join(map(str, values))
+        raise ConfigError(f"--{flag}={text}: give each once")
 
 
 def folders(given: flags.FlagValues) -> dict[str, str | None]:

@@ -130,10 +130,10 @@ def define_flags() -> None:
 def study() -> None:
     given = flags.FLAGS
     names = study_flags.names("models", given.models, list(families.BATCH_SIZES))
-    study_flags.check_each_once("members", given.members)
-    for text in given.members:
+    for text in given.members or [""]:
         if not text.isdecimal() or int(text) < 2:
             raise ConfigError(f"--members={text}: expected numbers of 2 or more")
+    study_flags.check_each_once("members", given.members)
     folders = study_flags.folders(given)
     workdir = study_flags.workdir(given) or Path("runs/vectorized")
     devices.start()
