@@ -41,7 +41,7 @@ def seeds(texts: Sequence[str]) -> list[int]:
             f"--seeds={','.join(texts)}: expected whole numbers from {one.low} to "
             f"{one.high}, with commas"
         ) from None
-    check_each_once("seeds", numbers)
+    check_each_once("seeds", texts, numbers)
     return numbers
 
 
@@ -58,11 +58,13 @@ def names(flag: str, texts: Sequence[str], known: Sequence[str]) -> list[str]:
     return list(texts)
 
 
-def check_each_once(flag: str, values: Sequence[Any]) -> None:
-    """Raises a ConfigError if one of a flag's values is given twice."""
+def check_each_once(
+    flag: str, texts: Sequence[str], values: Sequence[Any] | None = None
+) -> None:
+    """Raises a ConfigError if one of the values, else of the texts, is given twice."""
+    values = texts if values is None else values
     if len(set(values)) < len(values):
-        text = ",".join(map(str, values))
-        raise ConfigError(f"--{flag}={text}: give each once")
+        raise ConfigError(f"--{flag}={','.join(texts)}: give each once")
 
 
 def folders(given: flags.FlagValues) -> dict[str, str | None]:
