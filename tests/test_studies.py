@@ -225,31 +225,3 @@ def test_one_table_in_markdown_and_text():
         "| name | share |\n| --- | ---: |\n| x | 25.0% |\n| long |  |\n"
     )
     assert table.to_text() == "name  share\nx     25.0%\nlong\n"
-
-
-@pytest.mark.parametrize(
-    "name, key, arguments",
-    [
-        ("profile_steps", "profile", ()),
-        ("vectorized_runs", "vectorized", ("--members=2", "--rounds=1")),
-        pytest.param("startup", "startup", (), marks=pytest.mark.slow),
-    ],
-)
-def test_studies_of_speed_run_end_to_end(tmp_path, run_study, name, key, arguments):
-    arguments = ("--dataset=digits", "--models=linear", *arguments)
-    output, _ = run_study(f"speed.{name}", *arguments, cwd=tmp_path)
-    folder = tmp_path / "runs" / key
-    rows = json.loads((folder / f"{key}.json").read_text())["rows"]
-    assert all(row["model"] == "linear" for row in rows)
-    # One run, and two of them together.
-    assert len(rows) == (2 if name == "vectorized_runs" else 1)
-    assert (folder / f"{key}.md").read_text().count("\n| linear") == len(rows)
-    assert "linear" in output
-
-
-@pytest.mark.parametrize("members", ["1", "2,2", "x", ""])
-def test_vectorized_runs_refuses_numbers(tmp_path, run_study, members):
-    _, errors = run_study(
-        "speed.vectorized_runs", f"--members={members}", cwd=tmp_path, code=1
-    )
-    assert f"--members={members}: " in errors and errors.count("\n") == 1

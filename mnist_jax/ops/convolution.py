@@ -10,7 +10,7 @@ of the mean of the four placed kernels. GPU and TPU get XLA's own convolution;
 `jax.lax.platform_dependent` decides at lowering, so that one program serves all.
 
 Images are [rows, columns, channels, images]: what lies at one place is one block of
-memory, of which the loops over rows and columns read and write as a whole.
+memory, which loops over rows and columns read and write as a whole.
 
 Shapes: B images [H, W, C, B], a kernel [h, w, C, F], stride 1, no padding ("VALID");
 R = (H - h + 1) // 2 times S = (W - w + 1) // 2 tiles; N = R S B.

@@ -5,7 +5,7 @@ The 5x5 outputs of a tile d [7, 7] for a kernel g are A^T [(G g G^T) * (B^T d B)
 where * is the product at each of 49 places, for all channels a matmul: 49 MACs
 instead of 225. The matrices evaluate polynomials at six points and at infinity (Cook
 and Toom), and cost accuracy: outputs are within 1e-5 of the largest. Operands of 16
-bits would lose a twentieth of the value, so that these matmuls are always of float32.
+bits would be 4% off, so that these matmuls are always of float32.
 
 Each transform is two elementwise loops, one over rows and one over columns. Axes are
 ordered such that what a loop reads again lies in a core's cache.
