@@ -97,7 +97,7 @@ def confusion_matrix(matrix: np.ndarray, names: Sequence[str], title: str) -> Fi
         elif not count:
             continue
         colour, weight = ("white", "bold") if i == j else ("black", "normal")
-        place = {"ha": "center", "va": "center"}
+        place = {"ha": "center", "va": "center", "in_layout": False}
         axis.text(
             j, i, f"{count:,}", color=colour, weight=weight, fontsize=size, **place
         )

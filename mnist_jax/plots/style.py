@@ -10,6 +10,7 @@ import matplotlib
 import numpy as np
 from absl import logging
 from matplotlib import ticker
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -38,7 +39,7 @@ _NO_GLYPH = r"Glyph (\d+) .*missing from font\(s\) (.*)\."
 
 def new_figure(width: float, height: float, title: str) -> Figure:
     """An empty figure; width and height in inches."""
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
     figure.suptitle(title, fontsize=13)
     return figure
 
@@ -82,10 +83,9 @@ def to_png(figure: Figure) -> bytes:
         warnings.filterwarnings("always", message=_NO_GLYPH)
         for text in figure.findobj(Text):
             text.set_parse_math(False)
-        figure.savefig(
+        # Figure.savefig would draw it twice.
+        FigureCanvasAgg(figure).print_png(
             buffer,
-            format="png",
-            dpi=_DPI,
             metadata={"Software": None},
             pil_kwargs={"compress_level": _COMPRESSION},
         )
