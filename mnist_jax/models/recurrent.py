@@ -84,15 +84,24 @@ class Recurrent(nn.Module):
     sequence: str = setting("rows", "what a time step reads", choices=SEQUENCES)
 
     @nn.compact
-    def __call__(self, images: Array, keys: Array | None = None) -> Array:
+    def __call__(
+        self, images: Array, keys: Array | None = None, every_step: bool = False
+    ) -> Array:
+        """Logits [B, K]; with `every_step` [T, B, K], after each of the last layer's.
+
+        A backward direction has then read as many steps, from the sequence's end.
+        """
         x = _as_sequence(images, self.sequence)
         directions = (False, True) if self.bidirectional else (False,)
         for i in range(self.layers):
-            last_only = i == self.layers - 1
+            is_last = i == self.layers - 1
+            last_only = is_last and not every_step
             outputs = [
                 RecurrentLayer(self.cell, self.units, last_only, reverse, self.dtype)(x)
                 for reverse in directions
             ]
+            if is_last and every_step:
+                outputs[1:] = [x[::-1] for x in outputs[1:]]
             x = jnp.concatenate(outputs, axis=-1) if self.bidirectional else outputs[0]
             x = drop(x, self.dropout, keys, i, axis=x.ndim - 2)
         return Dense(self.num_classes, self.dtype)(x)

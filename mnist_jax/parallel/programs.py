@@ -175,13 +175,13 @@ def make_predict(
     """Compiles evaluation of a set of images of any size, once for all sizes.
 
     Args:
-      eval_step: (params, images uint8 [b, H, W, 1]) -> logits float32 [b, K].
+      eval_step: (params, images uint8 [b, H, W, 1]) -> float32 [b, ..], as logits.
       devices: where to run; those of other processes are left to these.
       batch_size: images per device at a time.
 
     Returns:
-      (params, images uint8 [N, H, W, 1]) -> logits float32 [N, K]. The last batch is
-      padded with blank images, whose logits are dropped.
+      (params, images uint8 [N, H, W, 1]) -> float32 [N, ..]. The last batch is padded
+      with blank images, whose results are dropped.
     """
     devices = local_devices(devices)
     # No device waits for another here. Several calls are under way at a time, and on
@@ -197,10 +197,9 @@ def make_predict(
         padded = np.zeros((-(-len(images) // block) * block, *shape), np.uint8)
         padded[: len(images)] = images
         blocks = padded.reshape(-1, len(devices), batch_size, *shape)
-        logits = [predict_batch(params, one) for one in blocks]
-        return np.concatenate([np.asarray(x).reshape(block, -1) for x in logits])[
-            : len(images)
-        ]
+        results = [np.asarray(x) for x in [predict_batch(params, x) for x in blocks]]
+        results = [x.reshape(block, *x.shape[2:]) for x in results]
+        return np.concatenate(results)[: len(images)]
 
     return predict
 
