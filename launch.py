@@ -3,6 +3,7 @@
   python launch.py --model=gru
   python launch.py --mode=evaluate --workdir=runs/mnist-gru-0
   python launch.py --mode=predict --workdir=runs/mnist-gru-0 --images=a.png,b.png
+  python launch.py --mode=serve --workdir=runs/mnist-gru-0,runs/mnist-cnn-0
   python launch.py --mode=plot --workdir=runs/mnist-gru-0
 
 A setting that is not given comes from the model's preset.
@@ -27,8 +28,8 @@ _MODE = flags.DEFINE_enum(
     "mode",
     "train",
     list(commands.MODES),
-    "train a model; score a trained one; classify image files; draw a run's figures "
-    "again",
+    "train a model; score a trained one; classify image files; serve a page to draw "
+    "on; draw a run's figures again",
 )
 # Figures are drawn without JAX, which the flags of the settings would import.
 _ONLY_DRAWS = "--mode=plot" in sys.argv and all(
@@ -40,7 +41,10 @@ _SETTINGS = (
     else cli.define_settings(model="gru", dataset="auto", preset="default")
 )
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "the run's folder (default: runs/<dataset>-<model>-<seed>)"
+    "workdir",
+    None,
+    "the run's folder (default: runs/<dataset>-<model>-<seed>); with --mode=serve also "
+    "several, with commas",
 )
 _OVERWRITE = flags.DEFINE_boolean(
     "overwrite", False, "replace the run that the workdir holds"
@@ -50,7 +54,26 @@ _IMAGES = flags.DEFINE_multi(
     flags.CsvListSerializer(","),
     "images",
     None,
-    "image files to classify, with --mode=predict",
+    "image files to classify, with --mode=predict; folders, and patterns such as "
+    "'scans/*.png', stand for the files in them",
+)
+_OUTPUT = flags.DEFINE_string(
+    "output",
+    None,
+    "CSV file for the predictions of --mode=predict: file, class, and the probability "
+    "of each class",
+)
+_PORT = flags.DEFINE_integer(
+    "port",
+    8000,
+    "of 127.0.0.1, for --mode=serve; 0 for any that is free",
+    lower_bound=0,
+    upper_bound=65535,
+)
+_DRAWINGS = flags.DEFINE_string(
+    "drawings",
+    "drawings",
+    "folder where --mode=serve keeps drawings, one for each class",
 )
 _TENSORBOARD = flags.DEFINE_boolean(
     "tensorboard",
@@ -77,7 +100,8 @@ _PROCESSES = [
 
 def run() -> None:
     mode, workdir = _MODE.value, _WORKDIR.value
-    own = [_WORKDIR, _OVERWRITE, _IMAGES, _TENSORBOARD, *_PROCESSES, *_SETTINGS]
+    own = [_WORKDIR, _OVERWRITE, _IMAGES, _OUTPUT, _PORT, _DRAWINGS, _TENSORBOARD]
+    own += [*_PROCESSES, *_SETTINGS]
     commands.check_flags(mode, [flag.name for flag in own if flag.present])
     if mode == "train":
         commands.train(
@@ -92,9 +116,12 @@ def run() -> None:
         commands.evaluate(workdir, settings["data_dir"], settings["raw_dir"])
     elif mode == "predict":
         given = _IMAGES.value or []  # a list for each --images
-        commands.predict_images(workdir, [path for paths in given for path in paths])
+        paths = [path for paths in given for path in paths]
+        commands.predict_images(workdir, paths, _OUTPUT.value)
+    elif mode == "serve":
+        commands.serve(workdir, _PORT.value, _DRAWINGS.value)
     else:
-        commands.plot(workdir)
+        commands.plot(workdir, _COMPILATION_CACHE.value)
 
 
 main = cli.make_main(

@@ -4,10 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import numpy as np
 
 from mnist_jax import data, evaluation, metrics, train_step
+from mnist_jax import explain as explain_lib
 from mnist_jax.config import Config
 from mnist_jax.parallel import devices as devices_lib
 from mnist_jax.parallel import placement, programs
@@ -17,11 +19,28 @@ from mnist_jax.storage.stored_run import check_workdir, read_config
 from mnist_jax.training_setup import build_model
 
 
+class TrainedModel(NamedTuple):
+    """What a run's last checkpoint holds."""
+
+    config: Config
+    source: data.Source  # of its class names and its images' shape
+    model: nn.Module
+    params: Any  # on the host
+    step: int  # that the checkpoint was taken after
+
+
 class Classifier(NamedTuple):
     """A run's last checkpoint, ready for use."""
 
     step: int  # that the checkpoint was taken after
     classify: Callable[[np.ndarray], np.ndarray]  # uint8 [N, H, W, 1] -> float32 [N, K]
+
+
+class Explanation(NamedTuple):
+    """What a model looked at in N images; see `explain.py`."""
+
+    saliency: np.ndarray  # float32 [N, H, W]
+    reading: np.ndarray | None  # float32 [N, T, K]; None of a model without time steps
 
 
 class Evaluation(NamedTuple):
@@ -53,8 +72,13 @@ def load_config(workdir: Path) -> Config:
     return stored[0]
 
 
-def load_classifier(workdir: Path) -> Classifier:
-    """The classifier of the run's last checkpoint: logits of light strokes on black.
+def load_source(workdir: Path) -> data.Source:
+    """What the run in `workdir` was trained on; raises as `load_config` does."""
+    return data.DATASETS[load_config(workdir).dataset]
+
+
+def load_model(workdir: Path) -> TrainedModel:
+    """The model and params of the run's last checkpoint.
 
     Raises:
       RecordsError, CheckpointError: there is no run that can be read.
@@ -66,10 +90,21 @@ def load_classifier(workdir: Path) -> Classifier:
     template = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     with Checkpoints(workdir, config.identity(), read_only=True) as checkpoints:
         step, params = checkpoints.restore_params(template)
+    return TrainedModel(config, source, model, params, step)
+
+
+def load_classifier(workdir: Path) -> Classifier:
+    """The classifier of the run's last checkpoint: logits of light strokes on black.
+
+    Raises:
+      RecordsError, CheckpointError: there is no run that can be read.
+    """
+    trained = load_model(workdir)
     devices = devices_lib.choose_devices(num_devices=0)
-    params = placement.replicate(params, devices)
-    predict_logits = programs.make_predict(train_step.make_eval_step(model), devices)
-    return Classifier(step, lambda images: predict_logits(params, images))
+    params = placement.replicate(trained.params, devices)
+    eval_step = train_step.make_eval_step(trained.model)
+    predict_logits = programs.make_predict(eval_step, devices)
+    return Classifier(trained.step, lambda images: predict_logits(params, images))
 
 
 def evaluate(
@@ -122,3 +157,18 @@ def predict(workdir: Path, images: np.ndarray) -> np.ndarray:
       float32 [N, K], rows sum to 1.
     """
     return evaluation.softmax(load_classifier(workdir).classify(images))
+
+
+def explain(workdir: Path, images: np.ndarray) -> Explanation:
+    """What the run's last checkpoint looks at: uint8 images [N, H, W, 1]."""
+    trained = load_model(workdir)
+    devices = devices_lib.choose_devices(num_devices=1)
+    params = placement.replicate(trained.params, devices)
+
+    def compute(step):
+        return programs.make_predict(step, devices, len(images))(params, images)
+
+    saliency = compute(explain_lib.make_saliency_step(trained.model))
+    if not explain_lib.reads_steps(trained.model):
+        return Explanation(saliency, None)
+    return Explanation(saliency, compute(explain_lib.make_reading_step(trained.model)))

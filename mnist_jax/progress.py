@@ -1,12 +1,28 @@
 """Shows a run's progress: a bar on a terminal, one line per epoch elsewhere."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import tqdm
 
 from mnist_jax.formats import format_loss
+
+_FEW = 20  # that need no bar
+
+
+def bar(items: Iterable[Any], number: int, unit: str) -> Iterable[Any]:
+    """The items, under a bar on a terminal where there are more than a few.
+
+    Args:
+      items: of an unknown length.
+      number: of them.
+      unit: what they are.
+    """
+    is_silent = number <= _FEW or not sys.stderr.isatty()
+    return tqdm.tqdm(
+        items, total=number, unit=unit, dynamic_ncols=True, disable=is_silent
+    )
 
 
 class Progress:

@@ -160,7 +160,12 @@ AGAIN = "save it again as PNG"
 # id -> (image, what the line says)
 IMAGES = {
     "missing image": ("no där.png", "no such file", "check name and folder"),
-    "folder for an image": ("run", "a folder", "name the image files in it"),
+    "folder without images": (
+        "run/checkpoints",
+        "no image file in this folder",
+        "check the folder's name",
+    ),
+    "pattern of nothing": ("no*.png", "no file has such a name", "check the folder's"),
     "empty file": ("empty.png", "the file is empty", "save or copy it again"),
     "page": ("page.png", "cannot be read as an image", AGAIN),
     "EPS": ("drawing.eps", "cannot be read as an image", AGAIN),

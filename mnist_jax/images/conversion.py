@@ -8,6 +8,7 @@ segmentation of the strokes is this project's own.
 """
 
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import scipy  # scipy.ndimage loads at its first use: it is slow to import
@@ -24,25 +25,32 @@ MIN_SIDE = 8
 THINNEST_STROKE = 2.1
 
 
-def read_image(path: str | Path, shape: tuple[int, int] = (28, 28)) -> np.ndarray:
+class NoDigitError(ImageError):
+    """An image in which no strokes were found, as a blank one."""
+
+
+def read_image(
+    file: str | Path | BinaryIO, shape: tuple[int, int] = (28, 28)
+) -> np.ndarray:
     """Finds the digit in an image file and converts it to MNIST's form.
 
     Args:
-      path: a file in one of `files.FORMATS`, of any mode and at most
-        `files.MAX_PIXELS`, with one digit on a plain background: ink on paper,
-        chalk on a board, a drawing with transparency. Of several frames the first is
-        read. `~` is the home folder.
+      file: the path of a file in one of `files.FORMATS`, or that file opened, of any
+        mode and at most `files.MAX_PIXELS`, with one digit on a plain background: ink
+        on paper, chalk on a board, a drawing with transparency. Of several frames the
+        first is read. `~` is the home folder.
       shape: height H and width W of the result, pixels.
 
     Returns:
       uint8 [H, W, 1], 0-255, light strokes on black.
 
     Raises:
-      ImageError: the file is missing, damaged, too large, shows no strokes, or more
-        than a digit.
+      NoDigitError: it shows no strokes, or none that can be told from the ground.
+      ImageError: the file is missing, damaged, too large, or shows more than a digit.
     """
-    path = files.expand_user(Path(path))
-    image = files.read_grey(path)
+    if isinstance(file, str | Path):
+        file = files.expand_user(Path(file))
+    path, image = files.name_of(file), files.read_grey(file)
     is_tiny = min(image.size) < MIN_SIDE
     if not is_tiny and checks.is_framed(image):
         raise ImageError(
@@ -50,13 +58,13 @@ def read_image(path: str | Path, shape: tuple[int, int] = (28, 28)) -> np.ndarra
             "paper: crop the picture to the digit on plain paper"
         )
     ink = None if is_tiny else _find_ink(image)
-    if ink is None and not is_tiny and checks.has_colours(files.read_rgb(path)):
-        raise ImageError(
+    if ink is None and not is_tiny and checks.has_colours(files.read_rgb(file)):
+        raise NoDigitError(
             f"{path}: too little contrast in brightness, ink and paper differ in "
             "colour alone: write with a dark pen on light paper"
         )
     if ink is None:
-        raise ImageError(
+        raise NoDigitError(
             f"{path}: no digit found, the image is blank, faint or tiny: write one "
             "digit with a dark pen on plain paper and take the picture in even light"
         )
@@ -69,7 +77,9 @@ def _find_ink(image: Image.Image) -> np.ndarray | None:
     grey = np.asarray(image, np.float32)
     background = _background(grey)
     # The strongest differences from the background are strokes, light or dark.
-    if np.sum(((grey - background) / 255) ** 7) > 0:
+    contrast = (grey - background) / 255
+    cube = contrast * contrast * contrast  # `**` is ten times as slow
+    if np.sum(cube * cube * contrast) > 0:
         image, background = ImageOps.invert(image), 255 - background
     long_side = max(image.size)
     paper = _paper(_blur(image, long_side / 100), background, long_side // 4)
@@ -104,11 +114,12 @@ def _background(grey: np.ndarray) -> np.ndarray:
     rim[margin:-margin, margin:-margin] = False
     y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in grey.shape), indexing="ij")
     terms = np.stack([np.ones_like(x), x, y, x * x + y * y], axis=-1)
-    error = np.zeros(rim.sum())
+    of_rim, grey_of_rim = terms[rim], grey[rim]
+    error = np.zeros(len(grey_of_rim))
     for _ in range(6):
         weight = 1 / np.sqrt(np.abs(error) + 2)
-        factors, *_ = np.linalg.lstsq(terms[rim] * weight[:, None], grey[rim] * weight)
-        error = grey[rim] - terms[rim] @ factors
+        factors, *_ = np.linalg.lstsq(of_rim * weight[:, None], grey_of_rim * weight)
+        error = grey_of_rim - of_rim @ factors
     return terms @ factors
 
 

@@ -4,6 +4,7 @@ import stat
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -12,6 +13,8 @@ from mnist_jax.errors import UserError
 
 # The formats that users have; others start programs (EPS) or are never photos.
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
+SUFFIXES += (".pgm", ".pbm", ".pnm")
 MAX_PIXELS = 50_000_000
 WORKING_SIDE = 768  # a digit of a thirtieth of the photo still has 25 pixels
 
@@ -20,31 +23,40 @@ class ImageError(UserError):
     """An image file that cannot be used."""
 
 
-def read_grey(path: Path) -> Image.Image:
+def read_grey(file: Path | BinaryIO) -> Image.Image:
     """The image upright, mode 'L', its longer side at most `WORKING_SIDE`.
+
+    Args:
+      file: its path, or an open file, which is read from its start.
 
     Raises:
       ImageError: the file is missing, damaged or too large.
     """
-    return _read(path, _to_grey)
+    return _read(file, _to_grey)
 
 
-def read_rgb(path: Path) -> Image.Image:
+def read_rgb(file: Path | BinaryIO) -> Image.Image:
     """As `read_grey`, but mode 'RGB'."""
-    return _read(path, _to_rgb)
+    return _read(file, _to_rgb)
 
 
-def _read(path: Path, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+def name_of(file: Path | BinaryIO) -> str:
+    """As messages call it."""
+    return str(file) if isinstance(file, Path) else getattr(file, "name", "the image")
+
+
+def _read(
+    file: Path | BinaryIO, convert: Callable[[Image.Image], Image.Image]
+) -> Image.Image:
+    path = name_of(file)
     try:
-        if stat.S_ISDIR(mode := path.stat().st_mode):
-            raise ImageError(f"{path}: a folder: name the image files in it")
-        if not stat.S_ISREG(mode):
-            raise ImageError(f"{path}: a device, no file: save the image as a file")
-        if path.stat().st_size == 0:
-            raise ImageError(f"{path}: the file is empty: save or copy it again")
+        if isinstance(file, Path):
+            _check_file(file)
+        else:
+            file.seek(0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the header's size is checked below
-            with Image.open(path, formats=FORMATS) as image:
+            with Image.open(file, formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise Image.DecompressionBombError
                 converted = convert(ImageOps.exif_transpose(image))
@@ -67,6 +79,15 @@ def _read(path: Path, convert: Callable[[Image.Image], Image.Image]) -> Image.Im
             f"damaged or none of {', '.join(FORMATS)}; save it again as PNG"
         ) from error
     return converted.reduce(-(-max(converted.size) // WORKING_SIDE))
+
+
+def _check_file(path: Path) -> None:
+    if stat.S_ISDIR(mode := path.stat().st_mode):
+        raise ImageError(f"{path}: a folder: name the image files in it")
+    if not stat.S_ISREG(mode):
+        raise ImageError(f"{path}: a device, no file: save the image as a file")
+    if path.stat().st_size == 0:
+        raise ImageError(f"{path}: the file is empty: save or copy it again")
 
 
 def _to_grey(image: Image.Image) -> Image.Image:

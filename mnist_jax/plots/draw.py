@@ -9,6 +9,7 @@ import numpy as np
 from mnist_jax.plots.select_examples import NUM_MISTAKES, NUM_RANDOM, rank_mistakes
 from mnist_jax.storage import records
 
+NUM_EXPLAINED = 12
 MAX_IMAGES = 60  # of a user in one figure: 20 rows, a picture of 5,600 pixels
 
 # matplotlib is imported inside the functions: it is slow, and training needs none.
@@ -124,6 +125,68 @@ def draw_image_predictions(
         names[shown],
     )
     return _write(path, figure)
+
+
+def select_explained(workdir: Path) -> np.ndarray | None:
+    """Places, int [N], of the shown test images that `draw_explanation` takes.
+
+    Those of the random ones that are correct, and the most confident mistakes; None of
+    a run that is not complete.
+    """
+    result = records.read_result(workdir)
+    if result is None:
+        return None
+    found = records.read_predictions(workdir, result)
+    wrong = found.probabilities.argmax(-1) != found.labels
+    is_wrong = wrong[found.shown]
+    mistakes = np.flatnonzero(is_wrong)[: NUM_EXPLAINED // 2]
+    return np.append(
+        np.flatnonzero(~is_wrong)[: NUM_EXPLAINED - len(mistakes)], mistakes
+    )
+
+
+def draw_explanation(
+    workdir: Path, places: np.ndarray, saliency: np.ndarray, reading: np.ndarray | None
+) -> list[Path]:
+    """Draws saliency.png and, of a model that reads time steps, reading.png.
+
+    Args:
+      workdir: of a complete run.
+      places: int [N], of `select_explained`.
+      saliency: float [N, H, W], of these images, 0 or more.
+      reading: float [N, T, K], their probabilities after each time step.
+    """
+    from mnist_jax.plots import figures
+
+    config, result = records.read_config(workdir), records.read_result(workdir)
+    names, title = result["class_names"], run_title(config.settings)
+    found = records.read_predictions(workdir, result)
+    indices = found.shown[places]
+    shown = found.shown_images[places]
+    given = found.labels[indices], found.probabilities[indices], names
+    largest = saliency.max((1, 2), keepdims=True)
+    drawn = {
+        "saliency": figures.with_maps(
+            shown,
+            saliency / np.maximum(largest, 1e-30),
+            *given,
+            f"Which pixels count: {title}",
+            "right of each image the gradient of the predicted class's log-probability",
+        )
+    }
+    if reading is not None:
+        # As many rows as the image has, and columns of three pixels.
+        steps = np.linspace(0, reading.shape[1] - 1, shown.shape[1]).round().astype(int)
+        drawn["reading"] = figures.with_maps(
+            shown,
+            reading[:, steps].repeat(3, axis=2),
+            *given,
+            f"Reading an image: {title}",
+            f"right of each image the probabilities of {names[0]} to {names[-1]}, left "
+            "to right, after each time step, top to bottom",
+        )
+    folder = workdir / records.FIGURES
+    return [_write(folder / f"{name}.png", figure) for name, figure in drawn.items()]
 
 
 def which_are_drawn(num_images: int) -> str:

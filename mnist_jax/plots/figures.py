@@ -217,3 +217,35 @@ def mistakes(
     figure, _, _ = mosaic(images, texts, 8, 11.5, heading)
     figure.supxlabel("true → predicted (its probability)", fontsize=10)
     return figure
+
+
+def with_maps(
+    images: np.ndarray,
+    maps: np.ndarray,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    names: Sequence[str],
+    title: str,
+    note: str,
+) -> Figure:
+    """Each image beside a map of it.
+
+    Args:
+      images: uint8 [N, H, W].
+      maps: float [N, H, V], 0-1.
+      labels, probabilities, names: as in `predictions`.
+      title: of the figure.
+      note: what the maps show.
+    """
+    gap = np.full((len(images), images.shape[1], 2), 255, np.uint8)
+    pairs = np.concatenate([images, gap, np.uint8(np.rint(255 * maps))], axis=2)
+    predicted = probabilities.argmax(-1)
+    texts = [
+        f"{names[label]} as {names[guess]} ({row.max():.0%})"
+        for label, guess, row in zip(labels, predicted, probabilities, strict=True)
+    ]
+    wrong = predicted != labels
+    colours = [style.VERMILION if is_wrong else "black" for is_wrong in wrong]
+    figure, _, _ = mosaic(pairs, texts, 4, 11.5, title, colours=colours)
+    figure.supxlabel(note, fontsize=10)
+    return figure
