@@ -13,6 +13,7 @@ VERSION = re.search(
 # jaxlib 0.10.2 miscalculates batched reductions on CPU (jax-ml/jax#39103).
 JAX = ">=0.10.0,!=0.10.2"
 TENSORBOARD = "tensorboardX>=2.6.2.2"
+SERVE = ["starlette>=1.10", "uvicorn>=0.34"]  # that starlette limits bodies itself
 
 setup(
     name="mnist_jax",
@@ -20,6 +21,7 @@ setup(
     description="Handwritten-digit recognition in JAX",
     license="Apache-2.0",
     packages=find_packages(include=["mnist_jax", "mnist_jax.*"]),
+    package_data={"mnist_jax.serving": ["page/*"]},
     python_requires=">=3.11",
     install_requires=[
         "absl-py>=2.1",
@@ -48,7 +50,9 @@ setup(
             "pytest-xdist>=3.6.1",
             "ruff>=0.9",
             TENSORBOARD,
+            *SERVE,
         ],
+        "serve": SERVE,
         "tensorboard": [TENSORBOARD],
         "cuda": [f"jax[cuda13]{JAX}"],
         "tpu": [f"jax[tpu]{JAX}"],
