@@ -65,10 +65,14 @@ def test_plot_draws_again_from_the_records_alone(trained, tmp_path, run_launch):
     before = {path.name: path.read_bytes() for path in figures.iterdir()}
     for path in figures.iterdir():
         path.unlink()
-    run_launch(
+    printed, _ = run_launch(
         "--mode=plot", f"--workdir={workdir}", cwd=folder, TFDS_DATA_DIR=str(tmp_path)
     )
-    assert {path.name: path.read_bytes() for path in figures.iterdir()} == before
+    after = {path.name: path.read_bytes() for path in figures.iterdir()}
+    assert {name: after[name] for name in before} == before
+    # Those that the checkpoint computes come last.
+    assert after.keys() - before.keys() == {"saliency.png"}
+    assert printed.splitlines()[-1].endswith("figures/saliency.png")
     assert not any(tmp_path.iterdir()), "no data set was read"
 
 

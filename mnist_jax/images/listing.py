@@ -1,6 +1,7 @@
 """The image files that a person means by files, folders and patterns."""
 
 import glob
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,17 +17,17 @@ def find_files(given: Sequence[str]) -> tuple[list[str], list[ImageError]]:
         `scans/*.png` or `scans/**/*.png`.
 
     Returns:
-      The files, those of a folder or pattern in the order of their names, each once;
-      and an error for each folder or pattern that stands for none.
+      The files, those of a folder or pattern in the order of their names; and an error
+      for each folder or pattern that stands for none.
     """
-    found: dict[str, None] = {}  # a set in order
-    errors = []
+    found, errors = [], []
     for one in given:
         path = expand_user(Path(one))
-        if path.is_dir():
+        # os.path: False for a name that is too long.
+        if os.path.isdir(path):
             files = [str(x) for x in sorted(path.rglob("*")) if _is_image(x, path)]
             missing = f"{one}: no image file in this folder ({' '.join(SUFFIXES)})"
-        elif not path.exists() and glob.has_magic(one):
+        elif not os.path.exists(path) and glob.has_magic(one):
             files = sorted(glob.glob(str(path), recursive=True))
             files = [x for x in files if not Path(x).is_dir()]
             missing = f"{one}: no file has such a name"
@@ -34,8 +35,8 @@ def find_files(given: Sequence[str]) -> tuple[list[str], list[ImageError]]:
             files, missing = [one], ""
         if not files:
             errors.append(ImageError(f"{missing}: check the folder's name"))
-        found.update(dict.fromkeys(files))
-    return list(found), errors
+        found += files
+    return found, errors
 
 
 def _is_image(path: Path, folder: Path) -> bool:

@@ -231,10 +231,8 @@ def with_maps(
     """Each image beside a map of it.
 
     Args:
-      images: uint8 [N, H, W].
+      images, labels, probabilities, names, title: as in `predictions`.
       maps: float [N, H, V], 0-1.
-      labels, probabilities, names: as in `predictions`.
-      title: of the figure.
       note: what the maps show.
     """
     gap = np.full((len(images), images.shape[1], 2), 255, np.uint8)

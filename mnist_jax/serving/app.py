@@ -7,14 +7,12 @@ checked against DNS rebinding, and the origin of what a page posts.
 
 import asyncio
 import concurrent.futures
-import io
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import numpy as np
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -24,14 +22,12 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from mnist_jax import images
 from mnist_jax.errors import UserError
-from mnist_jax.serving import bodies, drawings
+from mnist_jax.serving import bodies, replies
 from mnist_jax.serving.served_run import ServedRun
 from mnist_jax.settings import ConfigError
 
 HOST = "127.0.0.1"
-_PNG = b"\x89PNG\r\n\x1a\n"
 _PAGE = Path(__file__).parent / "page"
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; "
@@ -104,12 +100,14 @@ def make_app(runs: Sequence[ServedRun], folder: Path) -> Starlette:
     async def post_predict(request: Request) -> Response:
         body, kind = await _read(request)
         if kind in (bodies.JSON, bodies.NPY):
-            return JSONResponse(await compute(_predict_array, runs, body, kind, shape))
-        return JSONResponse(await compute(_predict_picture, runs, body, shape))
+            return JSONResponse(
+                await compute(replies.predict_array, runs, body, kind, shape)
+            )
+        return JSONResponse(await compute(replies.predict_picture, runs, body, shape))
 
     async def post_saliency(request: Request) -> Response:
         body, _ = await _read(request)
-        return JSONResponse(await compute(_saliency, runs, body, shape))
+        return JSONResponse(await compute(replies.saliency, runs, body, shape))
 
     async def post_drawing(request: Request) -> Response:
         body, _ = await _read(request)
@@ -117,7 +115,7 @@ def make_app(runs: Sequence[ServedRun], folder: Path) -> Starlette:
         if name not in runs[0].class_names:
             expected = ", ".join(runs[0].class_names)
             raise bodies.BodyError(f"class={name}: expected one of {expected}")
-        return JSONResponse(await compute(_keep, folder, name, body, shape))
+        return JSONResponse(await compute(replies.keep, folder, name, body, shape))
 
     return Starlette(
         routes=[
@@ -165,63 +163,6 @@ async def _read(request: Request) -> tuple[bytes, str]:
             f"image, {bodies.JSON} or {bodies.NPY}",
         )
     return await request.body(), kind
-
-
-def _predict_array(
-    runs: Sequence[ServedRun], body: bytes, kind: str, shape: tuple[int, ...]
-) -> dict[str, Any]:
-    array = bodies.parse_images(body, kind, shape)
-    return {"runs": [_predictions(run, array) for run in runs]}
-
-
-def _predict_picture(
-    runs: Sequence[ServedRun], body: bytes, shape: tuple[int, ...]
-) -> dict[str, Any]:
-    """As `_predict_array`, with the image that the model sees, None of a blank one."""
-    try:
-        image = images.read_image(io.BytesIO(body), shape[:2])
-    except images.NoDigitError as error:
-        return {"image": None, "error": str(error), "runs": []}
-    found = []
-    for run in runs:
-        reading = run.reading(image)
-        of_steps = None if reading is None else _rounded(reading)
-        found.append({**_predictions(run, image[None]), "reading": of_steps})
-    return {"image": image[..., 0].tolist(), "runs": found}
-
-
-def _predictions(run: ServedRun, array: np.ndarray) -> dict[str, Any]:
-    probabilities = run.predict(array)
-    return {
-        "name": run.name,
-        "classes": [run.class_names[i] for i in probabilities.argmax(-1)],
-        "probabilities": _rounded(probabilities),
-    }
-
-
-def _saliency(
-    runs: Sequence[ServedRun], body: bytes, shape: tuple[int, ...]
-) -> list[dict[str, Any]]:
-    image = images.read_image(io.BytesIO(body), shape[:2])
-    maps = [run.saliency(image) for run in runs]
-    return [
-        {"name": run.name, "saliency": _rounded(one / max(one.max(), 1e-30))}
-        for run, one in zip(runs, maps, strict=True)
-    ]
-
-
-def _keep(
-    folder: Path, class_name: str, body: bytes, shape: tuple[int, ...]
-) -> dict[str, str]:
-    if not body.startswith(_PNG):
-        raise bodies.BodyError("the body is no PNG file: expected a drawing as PNG")
-    images.read_image(io.BytesIO(body), shape[:2])  # what can be trained on
-    return {"file": str(drawings.keep(folder, class_name, body))}
-
-
-def _rounded(array: np.ndarray) -> list:
-    """As JSON shows it: six places."""
-    return np.round(array.astype(np.float64), 6).tolist()
 
 
 class _Headers:
