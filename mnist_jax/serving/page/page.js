@@ -3,12 +3,14 @@
 "use strict";
 
 const PEN = 18; // pixels of the canvas's 280
+const SENT = 140; // pixels a side of what is predicted: a quarter of the time of 280
 const STEP = 8; // pixels that an arrow key moves the pen
 const MOST_BARS = 12;
 
 const $ = (id) => document.getElementById(id);
 const canvas = $("canvas");
 const context = canvas.getContext("2d");
+const small = document.createElement("canvas");
 const pen = { x: canvas.width / 2, y: canvas.height / 2, down: false, shown: false };
 
 let strokes = []; // each [[x, y], ..]
@@ -168,10 +170,12 @@ $("file").addEventListener("change", async () => {
 
 // ---- the server
 
-function toBlob() {
+function toBlob(side) {
   redraw(false);
-  const blob = new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
-  redraw();
+  small.width = small.height = side;
+  small.getContext("2d").drawImage(canvas, 0, 0, side, side);
+  const blob = new Promise((resolve) => small.toBlob(resolve, "image/png"));
+  if (pen.shown) redraw();
   return blob;
 }
 
@@ -194,7 +198,7 @@ async function predict() {
     again = false;
     if (!strokes.length && !picture) break;
     try {
-      const body = picture ? picture.file : await toBlob();
+      const body = picture ? picture.file : await toBlob(SENT);
       const found = await post("predict", body);
       const maps = $("saliency").checked && found.image && await post("saliency", body);
       if (!strokes.length && !picture) break; // cleared meanwhile
@@ -214,7 +218,7 @@ $("saliency").addEventListener("change", () => {
 });
 
 async function keep(name) {
-  const body = await toBlob();
+  const body = await toBlob(canvas.width);
   try {
     const { file } = await post(`drawings?class=${encodeURIComponent(name)}`, body);
     clear();
