@@ -2,5 +2,9 @@
 
 from mnist_jax.images.conversion import read_image
 from mnist_jax.images.files import ImageError
+from mnist_jax.images.resizing import resize_image
 
-__all__ = ["ImageError", "read_image"]
+# By the name that --preprocess takes: (path, (height, width)) -> uint8 [H, W, 1].
+READERS = {"strokes": read_image, "resize": resize_image}
+
+__all__ = ["READERS", "ImageError", "read_image", "resize_image"]
