@@ -6,15 +6,15 @@ Each imports what it needs: figures are drawn without JAX, which is slow to impo
 import contextlib
 import gc
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mnist_jax import images, plots, signals, tensorboard
+from mnist_jax import images, plots, printing, signals, tensorboard
 from mnist_jax.errors import EXPECTED, UserError, UserErrors
-from mnist_jax.formats import counted, format_loss
+from mnist_jax.formats import format_loss
 from mnist_jax.settings import ConfigError
 from mnist_jax.storage import records
 from mnist_jax.storage import workdir as workdir_lib
@@ -77,6 +77,8 @@ def train(
     from mnist_jax.parallel import devices, multihost
 
     make_config(**settings)  # wrong settings are told before data is fetched
+    if settings["init_from"] is not None:
+        workdir_lib.parse(settings["init_from"], "init_from")
     folder = None if workdir is None else workdir_lib.parse(workdir)
     if writes_events:
         tensorboard.check()
@@ -103,17 +105,23 @@ def _train(
     gc.enable()
     with _together():
         dataset = data.prepare(
-            settings["dataset"], settings["data_dir"], settings["raw_dir"]
+            settings["dataset"],
+            settings["data_dir"],
+            settings["raw_dir"],
+            settings["preprocess"],
         )
         config = make_config(**settings | {"dataset": dataset} | {
-            # In the record, where the data are does not depend on where one stands.
-            name: absolute_folder(settings[name]) for name in ("data_dir", "raw_dir")
+            # In the record, where these are does not depend on where one stands.
+            name: absolute_folder(settings[name])
+            for name in ("data_dir", "raw_dir", "init_from")
         })  # fmt: skip
     folder = folder or Path("runs") / f"{config.dataset}-{config.model}-{config.seed}"
     events = tensorboard.EventFiles(folder) if writes_events else None
     starts = []
 
     def on_epochs(epochs):
+        if not starts and config.init_from:
+            printing.print_start(folder)
         starts.append(len(epochs))
         if events:
             events.write(epochs)
@@ -125,7 +133,7 @@ def _train(
                 events.write(records.read_metrics(folder))
             if not starts:
                 print(f"{folder} was complete before; --overwrite trains it again")
-            _print_result(result, folder)
+            printing.print_result(result, folder)
             plots.draw_all(folder)
 
 
@@ -137,18 +145,6 @@ def _together() -> Iterator[None]:
     with multihost.translate_lost_process():
         with multihost.propagate_errors(EXPECTED):
             yield
-
-
-def _print_result(result: Mapping[str, Any], workdir: Path) -> None:
-    print(
-        f"test accuracy {result['test_accuracy']:.2%}, "
-        f"loss {format_loss(result['test_loss'])} "
-        f"on the {result['num_test_images']:,} test images of {result['dataset']}\n"
-        f"trained {counted(result['epochs'], 'epoch')} "
-        f"in {result['train_seconds']:.1f} s, "
-        f"compiled in {result['compile_seconds']:.1f} s\n"
-        f"records in {workdir}, figures in {workdir / records.FIGURES}"
-    )
 
 
 @signals.advice(_AGAIN)
@@ -185,8 +181,9 @@ def predict_images(workdir: str, paths: Sequence[str]) -> None:
       UserErrors: some files cannot be used, or the figure cannot be written. What can
         be predicted is printed before.
     """
-    from mnist_jax import data, predict
+    from mnist_jax import predict
     from mnist_jax.parallel import devices
+    from mnist_jax.storage.stored_run import require_config
 
     paths = [path for path in paths if path]
     if not paths:
@@ -194,22 +191,22 @@ def predict_images(workdir: str, paths: Sequence[str]) -> None:
             "--mode=predict needs --images: give files, as in --images=a.png,b.png"
         )
     folder = workdir_lib.parse(workdir)
-    config = predict.load_config(folder)
-    source = data.DATASETS[config.dataset]
-    pictures, errors = _read_images(paths, source.image_shape[:2])
+    config, _, facts = require_config(folder)
+    reader, shape = images.READERS[config.preprocess], facts.image_shape[:2]
+    pictures, errors = _read_images(paths, lambda path: reader(path, shape))
     if pictures:
         devices.start()
         shown = [path for path, _ in pictures]
         stack = np.stack([picture for _, picture in pictures])
         probabilities = predict.predict(folder, stack)
-        _print_predictions(shown, probabilities, source.class_names)
+        printing.print_predictions(shown, probabilities, facts.class_names)
         try:
             figure = plots.draw_image_predictions(
                 folder / records.FIGURES / "images.png",
                 [os.fsencode(Path(p).name).decode(errors="replace") for p in shown],
                 stack,
                 probabilities,
-                source.class_names,
+                facts.class_names,
                 f"{config.model} trained on {config.dataset}",
             )
             which = plots.which_are_drawn(len(shown))
@@ -221,26 +218,16 @@ def predict_images(workdir: str, paths: Sequence[str]) -> None:
 
 
 def _read_images(
-    paths: Sequence[str], shape: tuple[int, int]
+    paths: Sequence[str], reader: Callable[[str], np.ndarray]
 ) -> tuple[list[tuple[str, np.ndarray]], list[UserError]]:
     """(path, picture) of those that can be read, and the errors of the others."""
     pictures, errors = [], []
     for path in paths:
         try:
-            pictures.append((path, images.read_image(path, shape)))
+            pictures.append((path, reader(path)))
         except images.ImageError as error:
             errors.append(error)
     return pictures, errors
-
-
-def _print_predictions(
-    paths: Sequence[str], probabilities: np.ndarray, names: Sequence[str]
-) -> None:
-    for path, row in zip(paths, probabilities, strict=True):
-        shares = "  ".join(
-            f"{name} {share:.3f}" for name, share in zip(names, row, strict=True)
-        )
-        print(f"{path}: {names[row.argmax()]} ({row.max():.1%})  [{shares}]")
 
 
 @signals.advice(_AGAIN)

@@ -4,17 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
-from mnist_jax import data, evaluation, metrics, train_step
+from mnist_jax import data, evaluation, metrics, stored_model, train_step
 from mnist_jax.config import Config
 from mnist_jax.parallel import devices as devices_lib
 from mnist_jax.parallel import placement, programs
-from mnist_jax.storage import records
-from mnist_jax.storage.checkpoints import Checkpoints
-from mnist_jax.storage.stored_run import check_workdir, read_config
-from mnist_jax.training_setup import build_model
+from mnist_jax.storage.stored_run import check_workdir, require_config
 
 
 class Classifier(NamedTuple):
@@ -44,13 +40,7 @@ def load_config(workdir: Path) -> Config:
     Raises:
       RecordsError: there is no run, or its record is damaged or of another version.
     """
-    stored = read_config(workdir)
-    if stored is None:
-        raise records.RecordsError(
-            f"--workdir={workdir} holds no run: give the folder that a training run "
-            "was given or printed"
-        )
-    return stored[0]
+    return require_config(workdir).config
 
 
 def load_classifier(workdir: Path) -> Classifier:
@@ -59,17 +49,12 @@ def load_classifier(workdir: Path) -> Classifier:
     Raises:
       RecordsError, CheckpointError: there is no run that can be read.
     """
-    config = load_config(workdir)
-    source = data.DATASETS[config.dataset]
-    model = build_model(config, source.image_shape, len(source.class_names))
-    shapes = train_step.init_params_shapes(model, source.image_shape)
-    template = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-    with Checkpoints(workdir, config.identity(), read_only=True) as checkpoints:
-        step, params = checkpoints.restore_params(template)
+    stored = stored_model.load(workdir)
     devices = devices_lib.choose_devices(num_devices=0)
-    params = placement.replicate(params, devices)
-    predict_logits = programs.make_predict(train_step.make_eval_step(model), devices)
-    return Classifier(step, lambda images: predict_logits(params, images))
+    params = placement.replicate(stored.params, devices)
+    eval_step = train_step.make_eval_step(stored.model)
+    predict_logits = programs.make_predict(eval_step, devices)
+    return Classifier(stored.step, lambda images: predict_logits(params, images))
 
 
 def evaluate(
@@ -87,9 +72,15 @@ def evaluate(
     Raises:
       RecordsError, CheckpointError, DatasetError: see their messages.
     """
-    config = load_config(workdir)
+    config, data_sha256, _ = require_config(workdir)
     classifier = load_classifier(workdir)
-    dataset = data.load(config.dataset, data_dir or config.data_dir, raw_dir)
+    dataset = data.load(
+        config.dataset,
+        data_dir or config.data_dir,
+        raw_dir,
+        config.preprocess,
+        data_sha256,
+    )
     check_workdir(config, workdir, dataset.sha256)
     train_indices, indices = data.split_validation(
         dataset.train_labels, config.validation_fraction, config.seed
