@@ -128,8 +128,8 @@ def read(tree: Tree) -> Original:
         )
     if num_twice:
         logging.warning(
-            "%s: %d images are there more than once; a copy may be in the training "
-            "and in the test part, whose score is then too good",
+            "%s: copies of another image of their class: %d; one of them may be in the "
+            "training and the other in the test part, whose score is then too good",
             tree.folder,
             num_twice,
         )

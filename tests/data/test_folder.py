@@ -263,7 +263,7 @@ def test_files_beside_the_classes_and_images_twice_in_one_are_told(tree, load, c
     shutil.copy(tree / "one" / "00.png", tree / "one" / "again.png")
     assert load(tree).class_names == ("one", "two", "zero")
     assert "not used, as it is in no sub-folder: notes.txt" in caplog.text
-    assert "1 images are there more than once" in caplog.text
+    assert "copies of another image of their class: 1; one" in caplog.text
 
 
 def test_files_that_change_while_they_are_read_are_not_prepared(
