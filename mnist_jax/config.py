@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mnist_jax import augment, data, models, optim
+from mnist_jax import augment, data, images, models, optim
 from mnist_jax.presets import DIGITS_PRESETS, FAST_PRESETS, PRESETS
 from mnist_jax.settings import ConfigError, optional_field, setting, settings_of
 
@@ -18,7 +18,8 @@ class _RunSettings:
 
     model: str = setting(help="what to train", choices=lambda: models.MODELS)
     dataset: str = setting(
-        help="auto is mnist or, where that cannot be had, the embedded digits",
+        help="auto is mnist or, where that cannot be had, the embedded digits; folder "
+        "is one's own images",
         choices=lambda: data.NAMES,
     )
     preset: str = setting(
@@ -35,7 +36,20 @@ class _RunSettings:
     raw_dir: str | None = setting(
         None,
         "folder of the data set's four IDX files, gzipped or not (for mnist: "
-        "MNIST_RAW_DIR)",
+        "MNIST_RAW_DIR); of folder: with a sub-folder of image files for each class",
+        is_identity=False,
+    )
+    preprocess: str = setting(
+        "strokes",
+        "of folder: strokes are found and brought to MNIST's form; resize keeps the "
+        "whole picture, for what is no drawing",
+        choices=lambda: images.READERS,
+    )
+    # Which weights these are is part of the run, as `records.Facts` keep their digest.
+    init_from: str | None = setting(
+        None,
+        "folder of another run of the same model, whose weights to start from; for "
+        "another number of classes the last layer is new",
         is_identity=False,
     )
     # JAX's keys drop what is above 32 bits.
@@ -185,12 +199,15 @@ def make_config(
 
     Raises:
       ConfigError: a value is out of its range, or there is no such preset.
+      DatasetError: see `data.check_given`.
     """
+    data.check_given(dataset, overrides.get("raw_dir"), overrides.get("preprocess"))
+    is_small = dataset in data.DATASETS and data.DATASETS[dataset].is_small
     settings = dict(PRESETS.get(model, {}))
-    if dataset == "digits":
+    if is_small:
         settings.update(DIGITS_PRESETS.get(model, {}))
     if preset == "fast":
-        if model not in FAST_PRESETS or dataset == "digits":
+        if model not in FAST_PRESETS or is_small:
             raise ConfigError(
                 f"--preset=fast: {model} has no such preset for {dataset}: give "
                 f"--model={','.join(FAST_PRESETS)} and a data set of 60,000 images, or "

@@ -4,29 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import flax.linen as nn
-import jax
 import numpy as np
 
-from mnist_jax import data, evaluation, metrics, train_step
+from mnist_jax import data, evaluation, metrics, stored_model, train_step
 from mnist_jax import explain as explain_lib
 from mnist_jax.config import Config
 from mnist_jax.parallel import devices as devices_lib
 from mnist_jax.parallel import placement, programs
-from mnist_jax.storage import records
-from mnist_jax.storage.checkpoints import Checkpoints
-from mnist_jax.storage.stored_run import check_workdir, read_config
-from mnist_jax.training_setup import build_model
-
-
-class TrainedModel(NamedTuple):
-    """What a run's last checkpoint holds."""
-
-    config: Config
-    source: data.Source  # of its class names and its images' shape
-    model: nn.Module
-    params: Any  # on the host
-    step: int  # that the checkpoint was taken after
+from mnist_jax.storage.stored_run import check_workdir, require_config
 
 
 class Classifier(NamedTuple):
@@ -63,34 +48,7 @@ def load_config(workdir: Path) -> Config:
     Raises:
       RecordsError: there is no run, or its record is damaged or of another version.
     """
-    stored = read_config(workdir)
-    if stored is None:
-        raise records.RecordsError(
-            f"--workdir={workdir} holds no run: give the folder that a training run "
-            "was given or printed"
-        )
-    return stored[0]
-
-
-def load_source(workdir: Path) -> data.Source:
-    """What the run in `workdir` was trained on; raises as `load_config` does."""
-    return data.DATASETS[load_config(workdir).dataset]
-
-
-def load_model(workdir: Path) -> TrainedModel:
-    """The model and params of the run's last checkpoint.
-
-    Raises:
-      RecordsError, CheckpointError: there is no run that can be read.
-    """
-    config = load_config(workdir)
-    source = data.DATASETS[config.dataset]
-    model = build_model(config, source.image_shape, len(source.class_names))
-    shapes = train_step.init_params_shapes(model, source.image_shape)
-    template = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-    with Checkpoints(workdir, config.identity(), read_only=True) as checkpoints:
-        step, params = checkpoints.restore_params(template)
-    return TrainedModel(config, source, model, params, step)
+    return require_config(workdir).config
 
 
 def load_classifier(workdir: Path) -> Classifier:
@@ -99,12 +57,12 @@ def load_classifier(workdir: Path) -> Classifier:
     Raises:
       RecordsError, CheckpointError: there is no run that can be read.
     """
-    trained = load_model(workdir)
+    stored = stored_model.load(workdir)
     devices = devices_lib.choose_devices(num_devices=0)
-    params = placement.replicate(trained.params, devices)
-    eval_step = train_step.make_eval_step(trained.model)
+    params = placement.replicate(stored.params, devices)
+    eval_step = train_step.make_eval_step(stored.model)
     predict_logits = programs.make_predict(eval_step, devices)
-    return Classifier(trained.step, lambda images: predict_logits(params, images))
+    return Classifier(stored.step, lambda images: predict_logits(params, images))
 
 
 def evaluate(
@@ -122,9 +80,15 @@ def evaluate(
     Raises:
       RecordsError, CheckpointError, DatasetError: see their messages.
     """
-    config = load_config(workdir)
+    config, data_sha256, _ = require_config(workdir)
     classifier = load_classifier(workdir)
-    dataset = data.load(config.dataset, data_dir or config.data_dir, raw_dir)
+    dataset = data.load(
+        config.dataset,
+        data_dir or config.data_dir,
+        raw_dir,
+        config.preprocess,
+        data_sha256,
+    )
     check_workdir(config, workdir, dataset.sha256)
     train_indices, indices = data.split_validation(
         dataset.train_labels, config.validation_fraction, config.seed
@@ -161,14 +125,14 @@ def predict(workdir: Path, images: np.ndarray) -> np.ndarray:
 
 def explain(workdir: Path, images: np.ndarray) -> Explanation:
     """What the run's last checkpoint looks at: uint8 images [N, H, W, 1]."""
-    trained = load_model(workdir)
+    stored = stored_model.load(workdir)
     devices = devices_lib.choose_devices(num_devices=1)
-    params = placement.replicate(trained.params, devices)
+    params = placement.replicate(stored.params, devices)
 
     def compute(step):
         return programs.make_predict(step, devices, len(images))(params, images)
 
-    saliency = compute(explain_lib.make_saliency_step(trained.model))
-    if not explain_lib.reads_steps(trained.model):
+    saliency = compute(explain_lib.make_saliency_step(stored.model))
+    if not explain_lib.reads_steps(stored.model):
         return Explanation(saliency, None)
-    return Explanation(saliency, compute(explain_lib.make_reading_step(trained.model)))
+    return Explanation(saliency, compute(explain_lib.make_reading_step(stored.model)))

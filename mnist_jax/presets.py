@@ -62,7 +62,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 # Chosen on the validation part of MNIST for 99% on the test set at the last epoch, in
 # the least time from the start of the process. Two epochs of the embedded digits are 38
-# steps, so there is none for them.
+# steps, so there is none for small data sets.
 FAST_PRESETS: dict[str, dict[str, Any]] = {
     "cnn": dict(
         epochs=2,
@@ -76,7 +76,7 @@ FAST_PRESETS: dict[str, dict[str, Any]] = {
 
 # The embedded digits have 1,400 training images, MNIST has 60,000: an epoch is a
 # fortieth of the steps. So a run needs more epochs, smaller batches and stronger
-# augmentation.
+# augmentation. One's own images, which are few as a rule, get the same.
 _DIGITS_RECURRENT = dict(
     epochs=100, batch_size=32, learning_rate=2e-3, augment="affine"
 )

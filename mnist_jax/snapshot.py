@@ -35,12 +35,16 @@ def save(
     )
 
 
-def restore(trainer: Trainer, checkpoints: Checkpoints | None) -> tuple[Clock, Epochs]:
+def restore(
+    trainer: Trainer, checkpoints: Checkpoints | None, first_params: Any = None
+) -> tuple[Clock, Epochs]:
     """Goes on from the last checkpoint, if there is one.
 
     Args:
       trainer: at the start of the run; takes the state.
       checkpoints: None in processes other than the main one, which get its state.
+      first_params: of the first step, where there is no checkpoint; None for those that
+        the trainer has.
 
     Returns:
       The clock, and the epochs until then.
@@ -48,7 +52,9 @@ def restore(trainer: Trainer, checkpoints: Checkpoints | None) -> tuple[Clock, E
     Raises:
       CheckpointError: none of the checkpoints can be read.
     """
-    params = jax.device_get(trainer.state.params)
+    params = first_params
+    if params is None:
+        params = jax.device_get(trainer.state.params)
     training = jax.device_get(training_tree(trainer, Clock()))
     epochs: Epochs = []
     with multihost.propagate_errors(EXPECTED):

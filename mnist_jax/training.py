@@ -1,6 +1,5 @@
 """Training: a config and a folder in, a finished run in that folder out."""
 
-import concurrent.futures
 import contextlib
 import signal
 import time
@@ -11,10 +10,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from mnist_jax import metrics, signals, snapshot, training_setup
+from mnist_jax import init_from, metrics, signals, snapshot, training_setup
 from mnist_jax.config import Config
 from mnist_jax.errors import EXPECTED, UserError
-from mnist_jax.parallel import multihost, placement
+from mnist_jax.parallel import multihost
 from mnist_jax.progress import Progress
 from mnist_jax.result import conclude
 from mnist_jax.signals import Interrupted
@@ -60,8 +59,9 @@ def train_and_evaluate(
     """
     with multihost.translate_lost_process(), contextlib.ExitStack() as held:
         result = None
+        start = _in_main(lambda: init_from.find(config, workdir, overwrite))
         if not overwrite:
-            result = _in_main(lambda: complete_result(config, workdir))
+            result = _in_main(lambda: complete_result(config, workdir, start.sha256))
         if any(multihost.all_max(result is not None)):
             return result
         with multihost.propagate_errors(EXPECTED):
@@ -69,15 +69,12 @@ def train_and_evaluate(
         if multihost.is_multiprocess():
             multihost.check_same(training_setup.fingerprint(setup))
         with signals.noted():  # a run is not left half removed
-            sha256 = setup.dataset.sha256
-            opened = _in_main(
-                lambda: open_run(held, config, workdir, sha256, overwrite)
-            )
-        result, checkpoints = opened or (None, None)
+            opened = _in_main(lambda: _open(held, setup, workdir, overwrite, start))
+        result, checkpoints, first_params = opened or (None, None, None)
         if any(multihost.all_max(result is not None)):
             return result
         held.enter_context(signals.advice(signals.usual_advice()))
-        clock, epochs = _begin(setup, workdir, checkpoints, on_epochs)
+        clock, epochs = _begin(setup, workdir, checkpoints, on_epochs, first_params)
         with signals.noted() as received:
             clock = _fit(setup, workdir, checkpoints, on_epochs, clock, epochs)
             params = setup.trainer.state.params
@@ -98,15 +95,29 @@ def _in_main(function: Callable[[], Any]) -> Any:
         return function() if multihost.is_main_process() else None
 
 
+def _open(
+    held: contextlib.ExitStack,
+    setup: Setup,
+    workdir: Path,
+    overwrite: bool,
+    start: init_from.Start,
+) -> tuple[dict[str, Any] | None, Checkpoints | None, Any]:
+    """`open_run`, and the params of the first step, see `init_from.fit`."""
+    facts, params = init_from.fit(start, setup)
+    sha256 = setup.dataset.sha256
+    return *open_run(held, setup.config, workdir, sha256, overwrite, facts), params
+
+
 def _begin(
     setup: Setup,
     workdir: Path,
     checkpoints: Checkpoints | None,
     on_epochs: Callable[[Epochs], None],
+    first_params: Any,
 ) -> tuple[Clock, Epochs]:
     """Goes back to the last checkpoint, if there is one, and compiles."""
     trainer = setup.trainer
-    clock, epochs = snapshot.restore(trainer, checkpoints)
+    clock, epochs = snapshot.restore(trainer, checkpoints, first_params)
     if checkpoints is not None:
         # Those after the checkpoint are made again.
         records.write_metrics(workdir, epochs)
@@ -115,7 +126,7 @@ def _begin(
     if epoch == setup.config.epochs:
         return clock, epochs  # there is nothing left to train
     trainer.start_epoch(epoch)
-    seconds = signals.interruptible(lambda: _compile(setup))
+    seconds = signals.interruptible(lambda: training_setup.compile_programs(setup))
     return clock._replace(compile=clock.compile + seconds), epochs
 
 
@@ -185,19 +196,6 @@ def _fit(
                     stop,
                 )
     return clock
-
-
-def _compile(setup: Setup) -> float:
-    """Compiles both programs, so that timings exclude it; returns the seconds."""
-    began = time.perf_counter()
-    images, trainer = setup.dataset.train_images[:1], setup.trainer
-    # The chunk is given the state's own arrays, so prediction needs others.
-    params = placement.replicate(jax.device_get(trainer.state.params), trainer.devices)
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        predicted = pool.submit(setup.predict, params, images)
-        trainer.compile()
-        predicted.result()
-    return time.perf_counter() - began
 
 
 def _check_loss(losses: np.ndarray, done: int, config: Config) -> None:

@@ -1,5 +1,7 @@
 """What a config stands for: the data, the first state and the compiled programs."""
 
+import concurrent.futures
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,7 +13,7 @@ import optax
 from mnist_jax import augment, data, digests, flops, models, optim, train_step
 from mnist_jax.config import SETTINGS, Config, ConfigError
 from mnist_jax.parallel import devices as devices_lib
-from mnist_jax.parallel import programs
+from mnist_jax.parallel import placement, programs
 from mnist_jax.trainer import Trainer
 
 _MAX_STEPS = 2**31 - 1  # that an int32 counts
@@ -36,7 +38,7 @@ def prepare(config: Config) -> Setup:
       ConfigError, DatasetError, DeviceError: see their messages.
     """
     devices_lib.warn_of_slow_precision(config.precision)
-    dataset = data.load(config.dataset, config.data_dir, config.raw_dir)
+    dataset = load_data(config)
     train_indices, validation_indices = data.split_validation(
         dataset.train_labels, config.validation_fraction, config.seed
     )
@@ -67,6 +69,24 @@ def prepare(config: Config) -> Setup:
             train_step.make_eval_step(model), trainer.devices
         ),
     )
+
+
+def load_data(config: Config) -> data.Dataset:
+    """The data set that `config` names; raises as `data.load`."""
+    return data.load(config.dataset, config.data_dir, config.raw_dir, config.preprocess)
+
+
+def compile_programs(setup: Setup) -> float:
+    """Compiles both programs, so that timings exclude it; returns the seconds."""
+    began = time.perf_counter()
+    images, trainer = setup.dataset.train_images[:1], setup.trainer
+    # The chunk is given the state's own arrays, so prediction needs others.
+    params = placement.replicate(jax.device_get(trainer.state.params), trainer.devices)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        predicted = pool.submit(setup.predict, params, images)
+        trainer.compile()
+        predicted.result()
+    return time.perf_counter() - began
 
 
 def build_model(
@@ -153,7 +173,8 @@ def fingerprint(setup: Setup) -> str:
         for name, value in setup.config.to_dict().items()
         if SETTINGS[name].is_identity
     }
-    others = (config, len(setup.trainer.devices), jax.__version__)
+    has_start = setup.config.init_from is not None
+    others = (config, has_start, len(setup.trainer.devices), jax.__version__)
     return digests.of_json([*others, setup.dataset.sha256])
 
 

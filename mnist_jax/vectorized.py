@@ -18,7 +18,12 @@ from mnist_jax.parallel import placement, programs
 from mnist_jax.storage.checkpoints import Checkpoints
 from mnist_jax.train_step import TrainState
 from mnist_jax.trainer import Trainer
-from mnist_jax.training_setup import build_model, count_steps, epoch_order
+from mnist_jax.training_setup import (
+    build_model,
+    count_steps,
+    epoch_order,
+    load_data,
+)
 
 # Members step together if their states stay in a core's cache from step to step, and
 # if the model's matmuls are no larger than this: else one member's fill a core.
@@ -45,7 +50,8 @@ class VectorizedRuns:
           configs: differ in `SWEPT_SETTINGS` alone.
 
         Raises:
-          ConfigError: they differ in more, or see `training_setup`.
+          ConfigError: they differ in more or have `init_from`, or see
+            `training_setup`.
         """
         first = configs[0]
         for config in configs:
@@ -54,8 +60,13 @@ class VectorizedRuns:
                     f"members differ in {', '.join(sorted(other))}: expected to differ "
                     f"in {', '.join(SWEPT_SETTINGS)} alone; train them one by one"
                 )
+            if config.init_from is not None:
+                raise ConfigError(
+                    f"--init_from={config.init_from}: vectorized runs start from first "
+                    "values of their own: leave it out, or train the runs one by one"
+                )
         self.configs, self.epoch = [_with_dropout(config) for config in configs], 0
-        self.dataset = data.load(first.dataset, first.data_dir, first.raw_dir)
+        self.dataset = load_data(first)
         labels = self.dataset.train_labels
         splits = [
             data.split_validation(labels, config.validation_fraction, config.seed)

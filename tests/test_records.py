@@ -36,10 +36,11 @@ PREDICTIONS = records.Predictions(
 
 def test_what_is_written_is_read_back_exactly(tmp_path):
     settings = {"model": "gru", "dataset": "digits", "seed": 3}
-    records.write_config(tmp_path, settings, "ab12")
+    facts = records.Facts(("o", "ki"), (28, 28, 1), "cd34", ("Dense_1/bias",))
+    records.write_config(tmp_path, settings, "ab12", facts)
     records.write_metrics(tmp_path, [EPOCH, SECOND])
     records.write_result(tmp_path, RESULT)
-    assert records.read_config(tmp_path) == (settings, "ab12")
+    assert records.read_config(tmp_path) == (settings, "ab12", facts)
     assert records.read_metrics(tmp_path) == [EPOCH, SECOND]
     assert records.read_result(tmp_path) == {"schema": records.SCHEMA, **RESULT}
 
@@ -197,6 +198,25 @@ def test_damage_is_told_in_one_line_with_the_file(tmp_path, name, read, content)
         read(tmp_path)
     assert str(tmp_path / name) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name, value, told",
+    [
+        ("data_sha256", 7, "data_sha256 is 7, expected a text"),
+        ("init_from_sha256", [], "init_from_sha256 is .., expected a text"),
+        ("class_names", "ab", "class_names is no list of texts"),
+        ("new_params", [1], "new_params is no list of texts"),
+        ("image_shape", [28, 28], "image_shape is .28, 28., expected three whole"),
+        ("image_shape", [28, 28, True], "image_shape is"),
+        ("image_shape", [28, 0, 1], "image_shape is"),
+    ],
+)
+def test_a_fact_that_cannot_be_is_told_with_its_name(tmp_path, name, value, told):
+    content = {"model": "mlp", "dataset": "digits", "seed": 0, name: value}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(records.RecordsError, match=f"is damaged .{told}.*: restore"):
+        records.read_config(tmp_path)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):

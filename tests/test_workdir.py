@@ -12,7 +12,7 @@ def test_overwriting_removes_the_run_and_nothing_else(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "notes.txt").write_text("mine")
     workdir.initialise(tmp_path, NEW, "cd34", overwrite=True)
-    assert records.read_config(tmp_path) == (NEW, "cd34")
+    assert records.read_config(tmp_path)[:2] == (NEW, "cd34")
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["config.json", "notes.txt"]
 
@@ -54,7 +54,7 @@ def test_what_cannot_be_overwritten_is_told_before_anything_is_removed(
     with pytest.raises(records.RecordsError, match=f"{path} (is no|must not be)"):
         workdir.initialise(tmp_path, NEW, "cd34", overwrite=True)
     assert sorted(tmp_path.rglob("*")) == before
-    assert records.read_config(tmp_path) == (OLD, "ab12")
+    assert records.read_config(tmp_path)[:2] == (OLD, "ab12")
 
 
 def test_a_workdir_that_is_a_file_is_refused(tmp_path):
@@ -71,7 +71,7 @@ def test_checkpoints_of_an_unknown_run_are_not_taken_for_ones_own(tmp_path):
         workdir.initialise(tmp_path, NEW, "cd34", overwrite=False)
     workdir.initialise(tmp_path, NEW, "cd34", overwrite=True)
     workdir.initialise(tmp_path, NEW, "cd34", overwrite=False)
-    assert records.read_config(tmp_path) == (NEW, "cd34")
+    assert records.read_config(tmp_path)[:2] == (NEW, "cd34")
 
 
 def test_a_locked_workdir_names_the_process_that_holds_it(tmp_path):

@@ -58,11 +58,14 @@ def draw_trials(
         settings = space_lib.draw(space, given.trials, given.seed)
     else:
         settings = space_lib.grid(space)
+    shared = _shared_settings(given)
     for own in settings:
-        make_config(
-            given.model, given.dataset, given.preset, epochs=given.epochs, **own
-        )
+        make_config(given.model, given.dataset, given.preset, **shared, **own)
     return space, settings
+
+
+def _shared_settings(given: flags.FlagValues) -> dict[str, Any]:
+    return {"epochs": given.epochs, **study_flags.folders(given)}
 
 
 def make_table(search: Search) -> Table:
@@ -116,7 +119,7 @@ def study() -> None:
     devices.start()
     dataset = data.prepare(given.dataset, given.data_dir, given.raw_dir)
     workdir = workdir or Path("runs") / f"sweep-{dataset}-{given.model}"
-    shared = {"epochs": given.epochs, **study_flags.folders(given)}
+    shared = _shared_settings(given)
     configs = [
         make_config(given.model, dataset, given.preset, **shared, **own)
         for own in settings

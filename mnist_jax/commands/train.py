@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mnist_jax import plots, signals, tensorboard
+from mnist_jax import plots, printing, signals, tensorboard
 from mnist_jax.errors import EXPECTED
-from mnist_jax.formats import counted, format_loss
 from mnist_jax.storage import records
 from mnist_jax.storage import workdir as workdir_lib
 
@@ -34,6 +33,8 @@ def train(
     from mnist_jax.parallel import devices, multihost
 
     make_config(**settings)  # wrong settings are told before data is fetched
+    if settings["init_from"] is not None:
+        workdir_lib.parse(settings["init_from"], "init_from")
     folder = None if workdir is None else workdir_lib.parse(workdir)
     if writes_events:
         tensorboard.check()
@@ -60,17 +61,23 @@ def _train(
     gc.enable()
     with _together():
         dataset = data.prepare(
-            settings["dataset"], settings["data_dir"], settings["raw_dir"]
+            settings["dataset"],
+            settings["data_dir"],
+            settings["raw_dir"],
+            settings["preprocess"],
         )
         config = make_config(**settings | {"dataset": dataset} | {
-            # In the record, where the data are does not depend on where one stands.
-            name: absolute_folder(settings[name]) for name in ("data_dir", "raw_dir")
+            # In the record, where these are does not depend on where one stands.
+            name: absolute_folder(settings[name])
+            for name in ("data_dir", "raw_dir", "init_from")
         })  # fmt: skip
     folder = folder or Path("runs") / f"{config.dataset}-{config.model}-{config.seed}"
     events = tensorboard.EventFiles(folder) if writes_events else None
     starts = []
 
     def on_epochs(epochs):
+        if not starts and config.init_from:
+            printing.print_start(folder)
         starts.append(len(epochs))
         if events:
             events.write(epochs)
@@ -82,7 +89,7 @@ def _train(
                 events.write(records.read_metrics(folder))
             if not starts:
                 print(f"{folder} was complete before; --overwrite trains it again")
-            _print_result(result, folder)
+            printing.print_result(result, folder)
             plots.draw_all(folder)
 
 
@@ -94,15 +101,3 @@ def _together() -> Iterator[None]:
     with multihost.translate_lost_process():
         with multihost.propagate_errors(EXPECTED):
             yield
-
-
-def _print_result(result: Mapping[str, Any], workdir: Path) -> None:
-    print(
-        f"test accuracy {result['test_accuracy']:.2%}, "
-        f"loss {format_loss(result['test_loss'])} "
-        f"on the {result['num_test_images']:,} test images of {result['dataset']}\n"
-        f"trained {counted(result['epochs'], 'epoch')} "
-        f"in {result['train_seconds']:.1f} s, "
-        f"compiled in {result['compile_seconds']:.1f} s\n"
-        f"records in {workdir}, figures in {workdir / records.FIGURES}"
-    )

@@ -5,13 +5,12 @@ import csv
 import importlib.util
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from mnist_jax import compilation_cache, images, plots, signals
+from mnist_jax import compilation_cache, images, plots, printing, signals
 from mnist_jax.errors import UserError, UserErrors
 from mnist_jax.formats import counted, format_loss
 from mnist_jax.settings import ConfigError
@@ -58,6 +57,7 @@ def predict_images(workdir: str, paths: Sequence[str], output: str | None) -> No
     """
     from mnist_jax import predict
     from mnist_jax.parallel import devices
+    from mnist_jax.storage.stored_run import require_config
 
     paths = [path for path in paths if path]
     if not paths:
@@ -67,9 +67,10 @@ def predict_images(workdir: str, paths: Sequence[str], output: str | None) -> No
         )
     table = None if output is None else _parse_output(output)
     folder = workdir_lib.parse(workdir)
-    source = predict.load_source(folder)
+    config, _, facts = require_config(folder)
+    reader, shape = images.READERS[config.preprocess], facts.image_shape[:2]
     files, errors = images.find_files(paths)
-    pictures, unreadable = _read_images(files, source.image_shape[:2])
+    pictures, unreadable = _read_images(files, lambda path: reader(path, shape))
     errors += unreadable
     if pictures:
         devices.start()
@@ -77,14 +78,22 @@ def predict_images(workdir: str, paths: Sequence[str], output: str | None) -> No
         stack = np.stack([picture for _, picture in pictures])
         probabilities = predict.predict(folder, stack)
         if table is None:
-            _print_predictions(shown, probabilities, source.class_names)
+            printing.print_predictions(shown, probabilities, facts.class_names)
         else:
-            records.write_atomically(
-                table, _to_csv(shown, probabilities, source.class_names)
-            )
+            lines = _to_csv(shown, probabilities, facts.class_names)
+            records.write_atomically(table, lines)
             print(f"{counted(len(shown), 'prediction')} in {table}")
         try:
-            _draw_predictions(folder, shown, stack, probabilities, source)
+            figure = plots.draw_image_predictions(
+                folder / records.FIGURES / "images.png",
+                [os.fsencode(Path(p).name).decode(errors="replace") for p in shown],
+                stack,
+                probabilities,
+                facts.class_names,
+                f"{config.model} trained on {config.dataset}",
+            )
+            which = plots.which_are_drawn(len(shown))
+            print(f"figure {f'of {which} ' if which else ''}in {figure}")
         except UserError as error:
             errors.append(error)
     if errors:
@@ -102,7 +111,7 @@ def _parse_output(output: str) -> Path:
 
 
 def _read_images(
-    paths: Sequence[str], shape: tuple[int, int]
+    paths: Sequence[str], reader: Callable[[str], np.ndarray]
 ) -> tuple[list[tuple[str, np.ndarray]], list[UserError]]:
     """(path, picture) of those that can be read, and the errors of the others."""
 
@@ -110,7 +119,7 @@ def _read_images(
 
     def read(path):
         try:
-            return images.read_image(path, shape)
+            return reader(path)
         except images.ImageError as error:
             return error
 
@@ -125,16 +134,6 @@ def _read_images(
     return pictures, errors
 
 
-def _print_predictions(
-    paths: Sequence[str], probabilities: np.ndarray, names: Sequence[str]
-) -> None:
-    for path, row in zip(paths, probabilities, strict=True):
-        shares = "  ".join(
-            f"{name} {share:.3f}" for name, share in zip(names, row, strict=True)
-        )
-        print(f"{path}: {names[row.argmax()]} ({row.max():.1%})  [{shares}]")
-
-
 def _to_csv(
     paths: Sequence[str], probabilities: np.ndarray, names: Sequence[str]
 ) -> bytes:
@@ -146,26 +145,6 @@ def _to_csv(
         shares = (f"{share:.6f}" for share in row)
         writer.writerow([path, names[row.argmax()], *shares])
     return text.getvalue().encode(errors="surrogateescape")  # as the system names files
-
-
-def _draw_predictions(
-    folder: Path,
-    paths: Sequence[str],
-    stack: np.ndarray,
-    probabilities: np.ndarray,
-    source: Any,
-) -> None:
-    config = records.read_config(folder).settings
-    figure = plots.draw_image_predictions(
-        folder / records.FIGURES / "images.png",
-        [os.fsencode(Path(path).name).decode(errors="replace") for path in paths],
-        stack,
-        probabilities,
-        source.class_names,
-        f"{config['model']} trained on {config['dataset']}",
-    )
-    which = plots.which_are_drawn(len(paths))
-    print(f"figure {f'of {which} ' if which else ''}in {figure}")
 
 
 @signals.advice(_AGAIN)
@@ -188,10 +167,10 @@ def serve(workdirs: str, port: int, drawings: str) -> None:
     devices.start()
     runs = [ServedRun(folder) for folder in folders]
     for run in runs[1:]:
-        if run.image_shape != runs[0].image_shape:
+        if (run.image_shape, run.reader) != (runs[0].image_shape, runs[0].reader):
             raise ConfigError(
                 f"--workdir={workdirs}: {run.name} and {runs[0].name} take images of "
-                "different sizes: serve them by two commands"
+                "different sizes or --preprocess: serve them by two commands"
             )
     serve(runs, port, Path(drawings).expanduser())
 

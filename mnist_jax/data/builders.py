@@ -11,21 +11,21 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from mnist_jax.data.dataset import Arrays
+from mnist_jax.data.dataset import Copy, Original
 from mnist_jax.data.sources import DATASETS
 
 
 class _ArraysBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Writes the arrays and metadata that it is given."""
+    """Writes the data and metadata that it is given."""
 
     VERSION = tfds.core.Version("1.0.0")
 
     def __init__(
-        self, name: str, arrays: Arrays, metadata: dict[str, str], **kwargs: Any
+        self, name: str, original: Original, metadata: dict[str, str], **kwargs: Any
     ):
-        """name: key of `DATASETS`; arrays: its data; the rest as in tfds."""
+        """name: key of `DATASETS`; original: its data; the rest as in tfds."""
         self._source = DATASETS[name]
-        self._arrays = arrays
+        self._original = original
         self._metadata = metadata
         super().__init__(**kwargs)
 
@@ -41,7 +41,7 @@ class _ArraysBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                     "image": tfds.features.Tensor(
                         shape=self._source.image_shape, dtype=np.uint8, encoding="bytes"
                     ),
-                    "label": tfds.features.ClassLabel(names=self._source.class_names),
+                    "label": tfds.features.ClassLabel(names=self._original.class_names),
                 }
             ),
             supervised_keys=("image", "label"),
@@ -54,7 +54,8 @@ class _ArraysBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return {part: self._generate_examples(part) for part in ("train", "test")}
 
     def _generate_examples(self, part: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        images, labels = self._arrays[f"{part}_images"], self._arrays[f"{part}_labels"]
+        arrays = self._original.arrays
+        images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
         for i, (image, label) in enumerate(zip(images, labels, strict=True)):
             yield i, {"image": image, "label": int(label)}
 
@@ -75,18 +76,39 @@ class MnistJaxDigits(_ArraysBuilder):
     """scikit-learn's digits in MNIST's form."""
 
 
+class MnistJaxFolder(_ArraysBuilder):
+    """A person's own images, a configuration for each content of their folder."""
+
+    @classmethod
+    def get_builder_config(cls, name, version=None):
+        del version
+        return tfds.core.BuilderConfig(name=name)
+
+
 def make_builder(
-    name: str, data_dir: str, arrays: Arrays, metadata: dict[str, str]
+    copy: Copy, original: Original, metadata: dict[str, str]
 ) -> tfds.core.DatasetBuilder:
-    """The builder of a data set, which writes below `folder(name, data_dir)`."""
-    given = dict(name=name, arrays=arrays, metadata=metadata, data_dir=data_dir)
-    if name == "digits":
-        return MnistJaxDigits(**given)
-    return MnistJaxIdx(config=name, **given)
+    """The builder that writes the copy, in `folder(copy)`."""
+    builder, config = _builder(copy)
+    return builder(
+        name=copy.name,
+        original=original,
+        metadata=metadata,
+        data_dir=str(copy.data_dir),
+        config=config or None,
+    )
 
 
-def folder(name: str, data_dir: Path) -> Path:
-    """Where tfds lays a data set."""
-    if name == "digits":
-        return data_dir / MnistJaxDigits.name / str(MnistJaxDigits.VERSION)
-    return data_dir / MnistJaxIdx.name / name / str(MnistJaxIdx.VERSION)
+def folder(copy: Copy) -> Path:
+    """Where tfds lays a copy."""
+    builder, config = _builder(copy)
+    return copy.data_dir / builder.name / config / str(builder.VERSION)
+
+
+def _builder(copy: Copy) -> tuple[type[_ArraysBuilder], str]:
+    """The class, and the name of its configuration, '' for none."""
+    if copy.name == "digits":
+        return MnistJaxDigits, ""
+    if DATASETS[copy.name].is_image_folder:
+        return MnistJaxFolder, copy.key[:32]
+    return MnistJaxIdx, copy.name

@@ -9,11 +9,11 @@ from absl import logging
 from tensorflow_datasets.core.download import checksums
 
 from mnist_jax.data import idx
-from mnist_jax.data.dataset import Arrays, DatasetError
+from mnist_jax.data.dataset import DatasetError, Original
 from mnist_jax.data.sources import DATASETS, Source
 
 
-def read(name: str, raw_dir: Path | None, scratch: Path) -> tuple[Arrays, str]:
+def read(name: str, raw_dir: Path | None, scratch: Path) -> Original:
     """Reads a data set as it was published.
 
     Args:
@@ -21,20 +21,18 @@ def read(name: str, raw_dir: Path | None, scratch: Path) -> tuple[Arrays, str]:
       raw_dir: folder of the four IDX files; None: they are downloaded.
       scratch: folder for downloads.
 
-    Returns:
-      The arrays, and their provenance in one line.
-
     Raises:
       DatasetError: the files are missing, damaged or not to be had.
     """
     source = DATASETS[name]
     if source.make_arrays:
-        return source.make_arrays()
+        arrays, provenance = source.make_arrays()
+        return Original(arrays, source.class_names, provenance)
     if raw_dir:
         paths = idx.require(raw_dir)
         arrays = idx.read(paths, source)
-        verification = _verify(paths, recorded_sums(source))
-        return arrays, f"raw files in {raw_dir}, {verification}"
+        provenance = f"raw files in {raw_dir}, {_verify(paths, recorded_sums(source))}"
+        return Original(arrays, source.class_names, provenance)
     if not source.base_urls:
         raise DatasetError(
             f"{name}: not prepared yet, and it has no download; expected the folder of "
@@ -46,7 +44,8 @@ def read(name: str, raw_dir: Path | None, scratch: Path) -> tuple[Arrays, str]:
     paths, base_url = download.fetch(
         name, source.base_urls, recorded_sums(source), scratch
     )
-    return idx.read(paths, source), f"downloaded from {base_url}, SHA-256 verified"
+    provenance = f"downloaded from {base_url}, SHA-256 verified"
+    return Original(idx.read(paths, source), source.class_names, provenance)
 
 
 def recorded_sums(source: Source) -> dict[str, str]:

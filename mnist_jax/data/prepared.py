@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,35 +13,49 @@ from absl import logging
 from tensorflow_datasets.proto import tf_example_pb2
 
 from mnist_jax import digests, signals
-from mnist_jax.data import builders, idx, originals
-from mnist_jax.data.dataset import Arrays, Dataset, DatasetError
+from mnist_jax.data import builders, idx
+from mnist_jax.data.dataset import Arrays, Copy, Dataset, DatasetError, Original
 from mnist_jax.data.sources import DATASETS
 from mnist_jax.errors import first_line
 
 _FEATURES = "tensorflow_datasets.core.features."
 
 
-def exists(name: str, data_dir: Path) -> bool:
-    """Whether a data set is prepared under `data_dir`."""
+def exists(copy: Copy) -> bool:
+    """Whether it is prepared."""
     # os.path: False for a folder whose name is too long or that may not be read.
-    return os.path.exists(builders.folder(name, data_dir))
+    return os.path.exists(builders.folder(copy))
 
 
-def prepare(name: str, data_dir: Path, raw_dir: Path | None) -> None:
-    """Prepares a data set under `data_dir`.
+def find(name: str, data_dir: Path, sha256: str) -> Copy | None:
+    """The copy of an image folder whose `Dataset.sha256` this is, if there is one."""
+    pattern = builders.folder(Copy(name, data_dir, "*")).relative_to(data_dir)
+    for folder in sorted(data_dir.glob(str(pattern))):
+        copy = Copy(name, data_dir, folder.parent.name)
+        if stored_sha256(copy) == sha256:
+            return copy
+    return None
+
+
+def prepare(copy: Copy, read_original: Callable[[Path], Original]) -> None:
+    """Prepares a data set.
 
     All is built in a temporary folder and moved in one step, so that neither a
     failure nor a second process at the same time leaves anything half done.
 
+    Args:
+      copy: what to prepare.
+      read_original: given a folder for downloads.
+
     Raises:
-      DatasetError: the source or `data_dir` cannot be used.
+      UserError: the source or `data_dir` cannot be used.
     """
-    target = builders.folder(name, data_dir)
+    name, data_dir, target = copy.name, copy.data_dir, builders.folder(copy)
     logging.info("Preparing %s in %s", name, target)
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         with signals.temporary_folder(prefix=".preparing-", dir=data_dir) as scratch:
-            built = _build(name, scratch, raw_dir)
+            built = _build(copy._replace(data_dir=scratch), read_original(scratch))
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 os.rename(built, target)
@@ -57,32 +72,36 @@ def prepare(name: str, data_dir: Path, raw_dir: Path | None) -> None:
         ) from error
 
 
-def read(name: str, data_dir: Path) -> Dataset:
+def read(copy: Copy) -> Dataset:
     """Reads a prepared data set.
 
     Raises:
       DatasetError: the files are damaged.
     """
-    source = DATASETS[name]
-    path = builders.folder(name, data_dir)
+    source = DATASETS[copy.name]
+    class_names, shape = source.class_names, source.image_shape
+    path = builders.folder(copy)
     try:
         _check_features(path)
         builder = tfds.builder_from_directory(path)
+        if source.is_image_folder:
+            features = builder.info.features
+            class_names, shape = tuple(features["label"].names), features["image"].shape
         parts = builder.as_data_source(
             deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
         )
         arrays = {
-            **_decode("train", parts["train"], source.image_shape),
-            **_decode("test", parts["test"], source.image_shape),
+            **_decode("train", parts["train"], shape),
+            **_decode("test", parts["test"], shape),
         }
         metadata = dict(builder.info.metadata.items())
-        sha256 = digests.of_arrays(arrays)
+        sha256 = sha256_of(copy.name, arrays, class_names)
         # Absent from data that were prepared before it was stored.
         if metadata.get("sha256", sha256) != sha256:
             raise ValueError("SHA-256 differs from the one stored with them")
         return Dataset(
-            name=name,
-            class_names=source.class_names,
+            name=copy.name,
+            class_names=class_names,
             provenance=metadata["provenance"],
             sha256=sha256,
             **arrays,
@@ -95,40 +114,58 @@ def read(name: str, data_dir: Path) -> Dataset:
         ) from error
 
 
-def require_equal(name: str, data_dir: Path, raw_dir: Path) -> None:
-    """Checks that a prepared data set is the one in a folder of raw files.
+def sha256_of(name: str, arrays: Arrays, class_names: Sequence[str]) -> str:
+    """`Dataset.sha256`: of the four arrays by name.
+
+    Of an image folder the names of the classes are part of the data.
+    """
+    if DATASETS[name].is_image_folder:
+        names = np.frombuffer("\n".join(class_names).encode(), np.uint8)
+        arrays = arrays | {"class_names": names}
+    return digests.of_arrays(arrays)
+
+
+def require_equal(copy: Copy, raw_dir: Path) -> None:
+    """Checks that a prepared data set is the one in a folder of raw IDX files.
 
     Raises:
       DatasetError: it is not, or one of the two cannot be read.
     """
-    arrays = idx.read(idx.require(raw_dir), DATASETS[name])
-    if digests.of_arrays(arrays) != _stored_sha256(name, data_dir):
+    arrays = idx.read(idx.require(raw_dir), DATASETS[copy.name])
+    stored = stored_sha256(copy) or read(copy).sha256
+    if digests.of_arrays(arrays) != stored:
         raise DatasetError(
             f"--raw_dir={raw_dir}: not the data of the prepared "
-            f"{builders.folder(name, data_dir)}; expected the same images and labels; "
+            f"{builders.folder(copy)}; expected the same images and labels; "
             "choose another --data_dir, or leave --raw_dir out"
         )
 
 
-def _stored_sha256(name: str, data_dir: Path) -> str:
-    """The digest of a prepared data set, which is read where none is stored."""
-    path = builders.folder(name, data_dir) / "metadata.json"
+def stored_sha256(copy: Copy) -> str | None:
+    """`Dataset.sha256` without reading the images.
+
+    None where nothing is prepared, or it was prepared before the digest was stored.
+    """
     try:
-        return json.loads(path.read_text())["sha256"]
-    except (OSError, ValueError, LookupError, TypeError):
-        return read(name, data_dir).sha256
+        return json.loads((builders.folder(copy) / "metadata.json").read_text()).get(
+            "sha256"
+        )
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
-def _build(name: str, scratch: Path, raw_dir: Path | None) -> str:
-    """Prepares under `scratch`; returns the folder it made there."""
-    arrays, provenance = originals.read(name, raw_dir, scratch)
-    metadata = {"provenance": provenance, "sha256": digests.of_arrays(arrays)}
-    builder = builders.make_builder(name, str(scratch), arrays, metadata)
+def _build(copy: Copy, original: Original) -> str:
+    """Prepares a copy; returns the folder it made."""
+    metadata = {
+        "provenance": original.provenance,
+        "sha256": sha256_of(copy.name, original.arrays, original.class_names),
+    }
+    builder = builders.make_builder(copy, original, metadata)
     tfds.disable_progress_bar()
     # tfds prints that it prepares into the temporary folder.
     with contextlib.redirect_stdout(io.StringIO()):
         builder.download_and_prepare(
-            download_dir=scratch / "downloads",
+            download_dir=copy.data_dir / "downloads",
             download_config=tfds.download.DownloadConfig(try_download_gcs=False),
             file_format="array_record",
         )

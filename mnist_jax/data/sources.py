@@ -16,7 +16,7 @@ class Source:
     """
 
     description: str
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...] = ()  # none: those of the prepared copy
     homepage: str = ""
     citation: str = ""
     image_shape: tuple[int, int, int] = (28, 28, 1)  # height, width, channels
@@ -26,6 +26,10 @@ class Source:
     checksums: str = ""
     # Returns the arrays and their provenance, for a data set that needs no files.
     make_arrays: Callable[[], tuple[Arrays, str]] | None = None
+    # A person's own image files, see image_folder.py; each folder has its own classes.
+    is_image_folder: bool = False
+    # So few images that a run needs the presets of the embedded digits.
+    is_small: bool = False
 
     def __post_init__(self):
         if self.base_urls and not self.checksums:
@@ -97,6 +101,12 @@ DATASETS = {
         "Machine Learning Repository, 1998. doi:10.24432/C50P49.",
         class_names=_DIGIT_NAMES,
         make_arrays=_make_digits,
+        is_small=True,
+    ),
+    "folder": Source(
+        description="A person's own images, a sub-folder for each class.",
+        is_image_folder=True,
+        is_small=True,
     ),
 }
 

@@ -29,10 +29,34 @@ def split_validation(
     taken = np.floor(shares).astype(int)
     left_over = round(fraction * len(labels)) - taken.sum()
     taken[np.argsort(taken - shares, kind="stable")[:left_over]] += 1
+    return _draw(labels, classes, taken, seed)
 
+
+def split_test(
+    labels: np.ndarray, fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cuts a test part from images that were published without one.
+
+    As `split_validation`, but each class has its own share, rounded, and at least one
+    image in each part.
+
+    Raises:
+      ValueError: a class has fewer than two images.
+    """
+    classes, counts = np.unique(labels, return_counts=True)
+    if counts.min() < 2:
+        raise ValueError("a class of one image cannot be in both parts")
+    taken = np.clip(np.rint(fraction * counts).astype(int), 1, counts - 1)
+    return _draw(labels, classes, taken, seed)
+
+
+def _draw(
+    labels: np.ndarray, classes: np.ndarray, taken: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The indices that are left, and those of so many random images of each class."""
     rng = np.random.default_rng(seed)
-    in_validation = np.zeros(len(labels), bool)
+    is_taken = np.zeros(len(labels), bool)
     for label, count in zip(classes, taken, strict=True):
         members = np.flatnonzero(labels == label)
-        in_validation[rng.permutation(members)[:count]] = True
-    return np.flatnonzero(~in_validation), np.flatnonzero(in_validation)
+        is_taken[rng.permutation(members)[:count]] = True
+    return np.flatnonzero(~is_taken), np.flatnonzero(is_taken)

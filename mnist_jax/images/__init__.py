@@ -3,5 +3,16 @@
 from mnist_jax.images.conversion import NoDigitError, read_image
 from mnist_jax.images.files import ImageError
 from mnist_jax.images.listing import find_files
+from mnist_jax.images.resizing import resize_image
 
-__all__ = ["ImageError", "NoDigitError", "find_files", "read_image"]
+# By the name that --preprocess takes: (file, (height, width)) -> uint8 [H, W, 1].
+READERS = {"strokes": read_image, "resize": resize_image}
+
+__all__ = [
+    "READERS",
+    "ImageError",
+    "NoDigitError",
+    "find_files",
+    "read_image",
+    "resize_image",
+]

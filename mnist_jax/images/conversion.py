@@ -48,8 +48,7 @@ def read_image(
       NoDigitError: it shows no strokes, or none that can be told from the ground.
       ImageError: the file is missing, damaged, too large, or shows more than a digit.
     """
-    if isinstance(file, str | Path):
-        file = files.expand_user(Path(file))
+    file = files.parse_file(file)
     path, image = files.name_of(file), files.read_grey(file)
     is_tiny = min(image.size) < MIN_SIDE
     if not is_tiny and checks.is_framed(image):

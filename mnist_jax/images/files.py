@@ -118,6 +118,11 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return Image.new("RGB", image.size) if is_grey else image.convert("RGB")
 
 
+def parse_file(file: str | Path | BinaryIO) -> Path | BinaryIO:
+    """What a person gave: a path with `~` expanded, or an opened file as it is."""
+    return expand_user(Path(file)) if isinstance(file, str | Path) else file
+
+
 def expand_user(path: Path) -> Path:
     """With `~` as the home folder; as it is where no one has such a home."""
     try:

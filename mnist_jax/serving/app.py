@@ -115,7 +115,9 @@ def make_app(runs: Sequence[ServedRun], folder: Path) -> Starlette:
         if name not in runs[0].class_names:
             expected = ", ".join(runs[0].class_names)
             raise bodies.BodyError(f"class={name}: expected one of {expected}")
-        return JSONResponse(await compute(replies.keep, folder, name, body, shape))
+        return JSONResponse(
+            await compute(replies.keep, runs, folder, name, body, shape)
+        )
 
     return Starlette(
         routes=[

@@ -27,7 +27,7 @@ def predict_picture(
 ) -> dict[str, Any]:
     """As `predict_array`, with the image that the model sees, None of a blank one."""
     try:
-        image = images.read_image(io.BytesIO(body), shape[:2])
+        image = runs[0].reader(io.BytesIO(body), shape[:2])
     except images.NoDigitError as error:
         return {"image": None, "error": str(error), "runs": []}
     found = []
@@ -51,7 +51,7 @@ def saliency(
     runs: Sequence[ServedRun], body: bytes, shape: tuple[int, ...]
 ) -> list[dict[str, Any]]:
     """Each run's map of a picture; the largest value of each is 1."""
-    image = images.read_image(io.BytesIO(body), shape[:2])
+    image = runs[0].reader(io.BytesIO(body), shape[:2])
     maps = [run.saliency(image) for run in runs]
     return [
         {"name": run.name, "saliency": _rounded(one / max(one.max(), 1e-30))}
@@ -60,12 +60,16 @@ def saliency(
 
 
 def keep(
-    folder: Path, class_name: str, body: bytes, shape: tuple[int, ...]
+    runs: Sequence[ServedRun],
+    folder: Path,
+    class_name: str,
+    body: bytes,
+    shape: tuple[int, ...],
 ) -> dict[str, str]:
     """Writes a drawing in which there is something to learn."""
     if not body.startswith(_PNG):
         raise bodies.BodyError("the body is no PNG file: expected a drawing as PNG")
-    images.read_image(io.BytesIO(body), shape[:2])  # what can be trained on
+    runs[0].reader(io.BytesIO(body), shape[:2])  # what can be trained on
     return {"file": str(drawings.keep(folder, class_name, body))}
 
 

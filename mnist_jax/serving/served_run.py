@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mnist_jax import evaluation, explain, predict, train_step
+from mnist_jax import evaluation, explain, images, stored_model, train_step
 from mnist_jax.parallel import devices as devices_lib
 from mnist_jax.parallel import placement, programs
 from mnist_jax.storage import records
@@ -20,21 +20,23 @@ class ServedRun:
       config: the run's settings.
       class_names: K.
       image_shape: (H, W, 1).
+      reader: of a person's image files, as the run's images were read.
       test_accuracy: None of a run that is not complete.
     """
 
     def __init__(self, workdir: Path):
         """Raises RecordsError or CheckpointError where there is no run to be read."""
-        trained = predict.load_model(workdir)
+        stored = stored_model.load(workdir)
         result = records.read_result(workdir)
         self.name = workdir.resolve().name
-        self.config = trained.config
-        self.class_names = trained.source.class_names
-        self.image_shape = trained.source.image_shape
+        self.config = stored.config
+        self.class_names = stored.facts.class_names
+        self.image_shape = stored.facts.image_shape
+        self.reader = images.READERS[self.config.preprocess]
         self.test_accuracy = result and result["test_accuracy"]
         self._devices = devices_lib.choose_devices(num_devices=1)
-        self._params = placement.replicate(trained.params, self._devices)
-        model = trained.model
+        self._params = placement.replicate(stored.params, self._devices)
+        model = stored.model
         eval_step = train_step.make_eval_step(model)
         self._logits_of_one = self._compile(eval_step, 1)
         self._logits = self._compile(eval_step, programs.EVALUATION_BATCH)

@@ -2,7 +2,7 @@
 
 A run lives in one folder, its workdir:
 
-    config.json       every setting of the run, and the digest of its data
+    config.json       see stored_config.py
     metrics.jsonl     one line per finished epoch
     result.json       the test score and what it took; written once, at the end
     predictions.npz   the test probabilities, and the images that the figures show
@@ -31,7 +31,8 @@ import numpy as np
 
 from mnist_jax import signals
 from mnist_jax.errors import UserError, first_line
-from mnist_jax.storage import record_checks
+from mnist_jax.storage import record_checks, stored_config
+from mnist_jax.storage.stored_config import NO_FACTS, Facts, StoredConfig
 
 SCHEMA = 2
 CONFIG = "config.json"
@@ -72,13 +73,6 @@ class RecordsError(UserError):
     """A workdir that cannot be used."""
 
 
-class StoredConfig(NamedTuple):
-    """What config.json holds."""
-
-    settings: dict[str, Any]
-    data_sha256: str | None  # of the arrays that the run trains on; None in schema 1
-
-
 class Predictions(NamedTuple):
     """Predictions of a finished run for the test set, and images to show them with.
 
@@ -115,17 +109,18 @@ def write_atomically(path: Path, content: bytes) -> None:
             raise
 
 
-def write_config(workdir: Path, settings: Mapping[str, Any], data_sha256: str) -> None:
-    write_json(workdir / CONFIG, {**settings, "data_sha256": data_sha256})
+def write_config(
+    workdir: Path, settings: Mapping[str, Any], sha256: str, facts: Facts = NO_FACTS
+) -> None:
+    """Settings, digest of the data and facts are what `StoredConfig` says."""
+    content = stored_config.to_json(StoredConfig(dict(settings), sha256, facts))
+    write_json(workdir / CONFIG, content)
 
 
 def read_config(workdir: Path) -> StoredConfig | None:
     """The settings of the run in `workdir`; None where there is no run."""
-    settings = read_json(workdir / CONFIG, CONFIG_KEYS)
-    if settings is None:
-        return None
-    del settings["schema"]
-    return StoredConfig(settings, settings.pop("data_sha256", None))
+    content = read_json(workdir / CONFIG, CONFIG_KEYS, check=stored_config.check)
+    return None if content is None else stored_config.from_json(content)
 
 
 def write_metrics(workdir: Path, epochs: Sequence[Mapping[str, Any]]) -> None:

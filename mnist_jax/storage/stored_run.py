@@ -9,7 +9,7 @@ step is left to train, and makes both again.
 import contextlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import logging
 
@@ -18,26 +18,64 @@ from mnist_jax.config import Config, ConfigError
 from mnist_jax.storage import records
 from mnist_jax.storage import workdir as workdir_lib
 from mnist_jax.storage.checkpoints import Checkpoints
+from mnist_jax.storage.stored_config import Facts
 
 
-def read_config(workdir: Path) -> tuple[Config, str | None] | None:
-    """Settings and data digest of the run in `workdir`; None where there is no run.
+class StoredRun(NamedTuple):
+    """What the config.json of a run says."""
+
+    config: Config
+    data_sha256: str | None  # None where an earlier version wrote none
+    facts: Facts  # class names and image shape are always known
+
+
+def read_config(workdir: Path) -> StoredRun | None:
+    """The run in `workdir`; None where there is none.
 
     Raises:
-      RecordsError: they are damaged, or written by another version.
+      RecordsError: its config.json is damaged, or written by another version.
     """
     stored = records.read_config(workdir)
     if stored is None:
         return None
+    path = workdir / records.CONFIG
     try:
-        return Config.from_dict(stored.settings), stored.data_sha256
+        config = Config.from_dict(stored.settings)
     except ConfigError as error:
-        path = workdir / records.CONFIG
         raise records.RecordsError(f"{path}: {error}") from error
+    # Until they were recorded, they were those of the name of the data set.
+    source = data.DATASETS.get(config.dataset)
+    known = Facts(source.class_names, source.image_shape) if source else Facts()
+    facts = stored.facts._replace(
+        class_names=stored.facts.class_names or known.class_names,
+        image_shape=stored.facts.image_shape or known.image_shape,
+    )
+    if not facts.class_names:
+        error = ValueError("class_names missing")
+        raise records.damaged(path, error)
+    return StoredRun(config, stored.data_sha256, facts)
+
+
+def require_config(workdir: Path, flag: str = "workdir") -> StoredRun:
+    """`read_config` of a folder that a person gave by a flag as that of a run.
+
+    Raises:
+      RecordsError: there is no run, or its record is damaged or of another version.
+    """
+    stored = read_config(workdir)
+    if stored is None:
+        raise records.RecordsError(
+            f"--{flag}={workdir} holds no run: give the folder that a training run was "
+            "given or printed"
+        )
+    return stored
 
 
 def check_workdir(
-    config: Config, workdir: Path, data_sha256: str | None = None
+    config: Config,
+    workdir: Path,
+    data_sha256: str | None = None,
+    init_from_sha256: str | None = None,
 ) -> dict[str, Any] | None:
     """The result of this very run if `workdir` holds one, else None.
 
@@ -48,26 +86,34 @@ def check_workdir(
       workdir: its folder.
       data_sha256: of the data set that is to be trained on, where it is known; else
         that of the prepared copy is asked for.
+      init_from_sha256: of the weights that it starts from, where they are known.
 
     Raises:
-      RecordsError: `workdir` holds another run, or one on other data, or its
-        result.json is damaged.
+      RecordsError: `workdir` holds another run, or one on other data or from other
+        weights, or its result.json is damaged.
     """
     stored = read_config(workdir)
     if stored is None:
         return None
-    settings, trained_on = stored
+    settings, trained_on, facts = stored
     different = [
         f"--{name}={getattr(settings, name)} there, {getattr(config, name)} here"
         for name in settings.differences(config)
     ]
     if data_sha256 is None:
-        data_sha256 = data.prepared_sha256(config.dataset, config.data_dir)
+        data_sha256 = data.prepared_sha256(
+            config.dataset, config.data_dir, config.raw_dir, config.preprocess
+        )
     if None not in (trained_on, data_sha256) and trained_on != data_sha256:
         different.append(
             f"other data named {config.dataset}, SHA-256 {trained_on[:12]}... there, "
             f"{data_sha256[:12]}... here"
         )
+    is_known = init_from_sha256 or settings.init_from != config.init_from
+    if is_known and facts.init_from_sha256 != init_from_sha256:
+        there = _describe_start(settings, facts.init_from_sha256)
+        here = _describe_start(config, init_from_sha256)
+        different.append(f"{there} there, {here} here")
     if different:
         raise records.RecordsError(
             f"{workdir} holds another run ({'; '.join(different)}): give another "
@@ -81,11 +127,17 @@ def check_workdir(
     return result
 
 
+def _describe_start(config: Config, sha256: str | None) -> str:
+    if sha256 is None:
+        return "no --init_from"
+    return f"--init_from={config.init_from} (weights of SHA-256 {sha256[:12]}...)"
+
+
 def complete_result(
-    config: Config, workdir: Path, data_sha256: str | None = None
+    config: Config, workdir: Path, init_from_sha256: str | None = None
 ) -> dict[str, Any] | None:
     """`check_workdir`, and None where another file of the complete run is lost."""
-    result = check_workdir(config, workdir, data_sha256)
+    result = check_workdir(config, workdir, init_from_sha256=init_from_sha256)
     return None if result is None or _find_lost(workdir, result) else result
 
 
@@ -95,6 +147,7 @@ def open_run(
     workdir: Path,
     data_sha256: str,
     overwrite: bool,
+    facts: Facts,
 ) -> tuple[dict[str, Any] | None, Checkpoints | None]:
     """Locks `workdir` for this run until `held` closes.
 
@@ -104,6 +157,7 @@ def open_run(
       workdir: its folder; made if it does not exist.
       data_sha256: of the data set that is to be trained on.
       overwrite: replace the run that is there.
+      facts: what config.json is to say of this run.
 
     Returns:
       The result, if another process was faster to complete the run; else the
@@ -114,12 +168,13 @@ def open_run(
         file of a complete run is lost, and there is no checkpoint to make it from.
     """
     held.enter_context(workdir_lib.lock(workdir))
-    result = None if overwrite else check_workdir(config, workdir, data_sha256)
+    start = facts.init_from_sha256
+    result = None if overwrite else check_workdir(config, workdir, data_sha256, start)
     lost = [] if result is None else _find_lost(workdir, result)
     if result is not None and not lost:
         return result, None
     if result is None:
-        workdir_lib.initialise(workdir, config.to_dict(), data_sha256, overwrite)
+        workdir_lib.initialise(workdir, config.to_dict(), data_sha256, overwrite, facts)
     checkpoints = held.enter_context(Checkpoints(workdir, config.identity()))
     if lost and checkpoints.latest_step() is None:
         raise records.RecordsError(

@@ -13,6 +13,7 @@ from absl import logging
 from mnist_jax.errors import first_line
 from mnist_jax.storage import records
 from mnist_jax.storage.records import RecordsError
+from mnist_jax.storage.stored_config import NO_FACTS, Facts
 
 try:
     import fcntl
@@ -29,8 +30,8 @@ _FOLDERS = (
 )
 
 
-def parse(text: str) -> Path:
-    """What a person gave as --workdir, `~` included; nothing is made.
+def parse(text: str, flag: str = "workdir") -> Path:
+    """The folder that a person gave by a flag, `~` included; nothing is made.
 
     Raises:
       RecordsError: no folder can be there.
@@ -45,7 +46,7 @@ def parse(text: str) -> Path:
         reason = getattr(error, "strerror", None) or first_line(error)
         shown = text.encode(errors="backslashreplace").decode()
         raise RecordsError(
-            f"--workdir={shown} cannot be used ({reason}): give another folder"
+            f"--{flag}={shown} cannot be used ({reason}): give another folder"
         ) from error
 
 
@@ -85,13 +86,17 @@ def lock(workdir: Path) -> Iterator[None]:
 
 
 def initialise(
-    workdir: Path, settings: Mapping[str, Any], data_sha256: str, overwrite: bool
+    workdir: Path,
+    settings: Mapping[str, Any],
+    data_sha256: str,
+    overwrite: bool,
+    facts: Facts = NO_FACTS,
 ) -> None:
     """Makes `workdir` the folder of the run with these settings.
 
     Args:
       workdir: made if it does not exist.
-      settings, data_sha256: what config.json will hold.
+      settings, data_sha256, facts: what config.json will hold.
       overwrite: first remove the files of the run that is there, and nothing else.
 
     Raises:
@@ -117,7 +122,7 @@ def initialise(
                     (workdir / name).unlink()  # what it points to is kept
                 elif (workdir / name).exists():
                     shutil.rmtree(workdir / name)
-        records.write_config(workdir, settings, data_sha256)
+        records.write_config(workdir, settings, data_sha256, facts)
     except OSError as error:
         raise _unwritable(workdir, error) from error
 

@@ -220,6 +220,7 @@ def test_auto_reports_damaged_raw_files_of_the_environment(
 
 
 def test_unknown_name_is_refused_with_the_list():
-    assert data.NAMES == ("auto", "mnist", "fashion_mnist", "kmnist", "digits")
+    names = ("auto", "mnist", "fashion_mnist", "kmnist", "digits", "folder")
+    assert data.NAMES == names
     error = error_of(data.load, "cifar")
     assert error == f"unknown data set 'cifar'; expected one of {', '.join(data.NAMES)}"

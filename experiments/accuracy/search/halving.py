@@ -15,6 +15,7 @@ from typing import Any
 
 import tqdm
 
+from mnist_jax import data
 from mnist_jax.config import Config, ConfigError
 from mnist_jax.storage import records
 from mnist_jax.storage.checkpoints import CheckpointError
@@ -76,6 +77,10 @@ class Search:
         """
         self.path, self.configs, self._factor = path, list(configs), factor
         self._groups = group(configs)
+        first = configs[0]
+        self._data_sha256 = data.prepared_sha256(
+            first.dataset, first.data_dir, first.raw_dir, first.preprocess
+        )
         self.trials = [{"settings": own, "epochs": 0, "scores": []} for own in settings]
         self._read()
 
@@ -200,6 +205,11 @@ class Search:
             if content["schema"] == 1:  # all settings in place of an identity
                 configs = [Config.from_dict(config).identity() for config in configs]
             is_same = (factor, configs) == (self._factor, self._describe()["configs"])
+            # Searches begun before it was written have none.
+            trained_on = content["description"].get("data_sha256")
+            is_same &= None in (trained_on, self._data_sha256) or (
+                trained_on == self._data_sha256
+            )
             if is_same:
                 for own, stored in zip(self.trials, content["trials"], strict=True):
                     own |= {"epochs": stored["epochs"], "scores": stored["scores"]}
@@ -217,4 +227,5 @@ class Search:
         return {
             "factor": self._factor,
             "configs": self._identity(range(len(self.configs))),
+            "data_sha256": self._data_sha256,
         }

@@ -13,7 +13,9 @@ from mnist_jax.settings import Setting
 
 # What all trials of a search share; they are compared after as many epochs on the same
 # validation part.
-_SHARED = ("model", "dataset", "preset", "epochs", "validation_fraction")
+_SHARED = (
+    "model", "dataset", "preset", "preprocess", "epochs", "validation_fraction"
+)  # fmt: skip
 # What can be varied.
 VARIED = {
     name: setting
