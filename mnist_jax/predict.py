@@ -1,9 +1,11 @@
 """A trained run put to use: its checkpoint and images in, probabilities out."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import numpy as np
 
@@ -21,7 +23,13 @@ class Classifier(NamedTuple):
     """A run's last checkpoint, ready for use."""
 
     step: int  # that the checkpoint was taken after
-    classify: Callable[[np.ndarray], np.ndarray]  # uint8 [N, H, W, 1] -> float32 [N, K]
+    model: nn.Module
+    params: Any  # on every device
+    predict_logits: Callable[[Any, np.ndarray], np.ndarray]  # see programs.make_predict
+
+    def classify(self, images: np.ndarray) -> np.ndarray:
+        """uint8 [N, H, W, 1] -> logits float32 [N, K]."""
+        return self.predict_logits(self.params, images)
 
 
 class Evaluation(NamedTuple):
@@ -53,15 +61,20 @@ def load_config(workdir: Path) -> Config:
     return stored[0]
 
 
-def load_classifier(workdir: Path) -> Classifier:
+def load_classifier(workdir: Path, precision: str | None = None) -> Classifier:
     """The classifier of the run's last checkpoint: logits of light strokes on black.
+
+    Args:
+      workdir: the run's folder.
+      precision: of matmuls, as the setting; None for the run's own.
 
     Raises:
       RecordsError, CheckpointError: there is no run that can be read.
     """
     config = load_config(workdir)
     source = data.DATASETS[config.dataset]
-    model = build_model(config, source.image_shape, len(source.class_names))
+    computed = dataclasses.replace(config, precision=precision or config.precision)
+    model = build_model(computed, source.image_shape, len(source.class_names))
     shapes = train_step.init_params_shapes(model, source.image_shape)
     template = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     with Checkpoints(workdir, config.identity(), read_only=True) as checkpoints:
@@ -69,7 +82,7 @@ def load_classifier(workdir: Path) -> Classifier:
     devices = devices_lib.choose_devices(num_devices=0)
     params = placement.replicate(params, devices)
     predict_logits = programs.make_predict(train_step.make_eval_step(model), devices)
-    return Classifier(step, lambda images: predict_logits(params, images))
+    return Classifier(step, model, params, predict_logits)
 
 
 def evaluate(
