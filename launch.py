@@ -4,6 +4,7 @@
   python launch.py --mode=evaluate --workdir=runs/mnist-gru-0
   python launch.py --mode=predict --workdir=runs/mnist-gru-0 --images=a.png,b.png
   python launch.py --mode=plot --workdir=runs/mnist-gru-0
+  python launch.py --mode=export --workdir=runs/mnist-gru-0
 
 A setting that is not given comes from the model's preset.
 """
@@ -21,14 +22,14 @@ gc.disable()  # until a run trains: what is imported is no garbage
 
 from absl import app, flags  # noqa: E402
 
-from mnist_jax import cli, commands  # noqa: E402
+from mnist_jax import cli, commands, modes  # noqa: E402
 
 _MODE = flags.DEFINE_enum(
     "mode",
     "train",
-    list(commands.MODES),
+    list(modes.MODES),
     "train a model; score a trained one; classify image files; draw a run's figures "
-    "again",
+    "again; write a run as files for other programs",
 )
 # Figures are drawn without JAX, which the flags of the settings would import.
 _ONLY_DRAWS = "--mode=plot" in sys.argv and all(
@@ -78,7 +79,7 @@ _PROCESSES = [
 def run() -> None:
     mode, workdir = _MODE.value, _WORKDIR.value
     own = [_WORKDIR, _OVERWRITE, _IMAGES, _TENSORBOARD, *_PROCESSES, *_SETTINGS]
-    commands.check_flags(mode, [flag.name for flag in own if flag.present])
+    modes.check_flags(mode, [flag.name for flag in own if flag.present])
     if mode == "train":
         commands.train(
             cli.given_settings(_SETTINGS),
@@ -93,6 +94,8 @@ def run() -> None:
     elif mode == "predict":
         given = _IMAGES.value or []  # a list for each --images
         commands.predict_images(workdir, [path for paths in given for path in paths])
+    elif mode == "export":
+        commands.export_run(workdir)
     else:
         commands.plot(workdir)
 

@@ -19,41 +19,7 @@ from mnist_jax.settings import ConfigError
 from mnist_jax.storage import records
 from mnist_jax.storage import workdir as workdir_lib
 
-# The flags that a mode takes, beside those that any program takes.
-TAKEN = {
-    "evaluate": ("workdir", "data_dir", "raw_dir"),
-    "predict": ("workdir", "images"),
-    "plot": ("workdir",),
-}
-MODES = ("train", *TAKEN)
-
 _AGAIN = "the same command starts again"
-
-
-def check_flags(mode: str, given: Sequence[str]) -> None:
-    """Refuses flags that have no effect, and asks for those that are missing.
-
-    Args:
-      mode: in `MODES`.
-      given: names of the flags on the command line that not every program has.
-    """
-    if mode == "train":
-        if "images" in given:
-            raise ConfigError(
-                "--images has no effect without --mode=predict: give that, or leave it "
-                "out"
-            )
-        return
-    for name in given:
-        if name not in TAKEN[mode]:
-            raise ConfigError(
-                f"--{name} has no effect with --mode={mode}, which takes the run's own "
-                "settings: leave it out"
-            )
-    if "workdir" not in given:
-        raise ConfigError(
-            f"--mode={mode} needs --workdir: give the folder of a trained run"
-        )
 
 
 @signals.advice("no run was changed; the same command starts again")
@@ -248,3 +214,29 @@ def plot(workdir: str) -> None:
     """Draws the run's figures again and prints their paths."""
     for path in plots.draw_all(workdir_lib.parse(workdir)):
         print(path)
+
+
+@signals.advice(_AGAIN)
+def export_run(workdir: str) -> None:
+    """Writes the run's last checkpoint as files for other programs, and names them.
+
+    Raises:
+      ExportError: model.onnx or nothing could be written.
+    """
+    from mnist_jax.export import extras
+
+    extras.check()
+    from mnist_jax.export import files
+    from mnist_jax.parallel import devices
+
+    folder = workdir_lib.parse(workdir)
+    devices.start()
+    exported = files.export_run(folder)
+    if not exported.is_complete:
+        print("unfinished: the last checkpoint is exported; the test set is not scored")
+    for name, size in exported.sizes.items():
+        print(f"{exported.folder / name}: {size:,} bytes")
+    if exported.onnx_error:
+        raise exported.onnx_error
+    if files.ONNX not in exported.sizes:
+        print(f"no {files.ONNX}: it needs pip install -e '.[onnx]'")
