@@ -59,6 +59,9 @@ def export_run(workdir: Path) -> Exported:
     All is computed in float32, also that of a run that trained in bfloat16, whose
     weights are float32.
 
+    Args:
+      workdir: the run's folder.
+
     Raises:
       RecordsError, CheckpointError: there is no run that can be read.
       ExportError: a file cannot be made or written, or does not give the run's logits;

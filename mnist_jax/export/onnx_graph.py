@@ -52,7 +52,9 @@ class Graph:
         """Adds a node; returns the name of its output, of several a list."""
         inputs = [self.name(value) for value in values]
         outputs = [self.new_name(op) for _ in range(num)]
-        self.nodes.append(helper.make_node(op, inputs, outputs, **attributes))
+        # Runtimes name what they fuse after its nodes, which have to differ.
+        node = helper.make_node(op, inputs, outputs, name=outputs[0], **attributes)
+        self.nodes.append(node)
         return outputs if num > 1 else outputs[0]
 
     def name(self, value: Value) -> str:

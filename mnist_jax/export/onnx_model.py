@@ -39,7 +39,8 @@ def to_onnx(program: Program, metadata: Mapping[str, str]) -> bytes:
     jaxpr = program.jaxpr
     args = [*program.params.values(), "images"]
     [logits] = _convert(graph, jaxpr.jaxpr, jaxpr.consts, args)
-    graph.nodes.append(helper.make_node("Identity", [graph.name(logits)], ["logits"]))
+    last = helper.make_node("Identity", [graph.name(logits)], ["logits"], name="last")
+    graph.nodes.append(last)
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
