@@ -5,6 +5,7 @@
   python launch.py --mode=predict --workdir=runs/mnist-gru-0 --images=a.png,b.png
   python launch.py --mode=serve --workdir=runs/mnist-gru-0,runs/mnist-cnn-0
   python launch.py --mode=plot --workdir=runs/mnist-gru-0
+  python launch.py --mode=export --workdir=runs/mnist-gru-0
 
 A setting that is not given comes from the model's preset.
 """
@@ -29,7 +30,7 @@ _MODE = flags.DEFINE_enum(
     "train",
     list(commands.MODES),
     "train a model; score a trained one; classify image files; serve a page to draw "
-    "on; draw a run's figures again",
+    "on; draw a run's figures again; write a run as files for other programs",
 )
 # Figures are drawn without JAX, which the flags of the settings would import.
 _ONLY_DRAWS = "--mode=plot" in sys.argv and all(
@@ -120,6 +121,8 @@ def run() -> None:
         commands.predict_images(workdir, paths, _OUTPUT.value)
     elif mode == "serve":
         commands.serve(workdir, _PORT.value, _DRAWINGS.value)
+    elif mode == "export":
+        commands.export_run(workdir)
     else:
         commands.plot(workdir, _COMPILATION_CACHE.value)
 

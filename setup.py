@@ -13,6 +13,8 @@ VERSION = re.search(
 # jaxlib 0.10.2 miscalculates batched reductions on CPU (jax-ml/jax#39103).
 JAX = ">=0.10.0,!=0.10.2"
 TENSORBOARD = "tensorboardX>=2.6.2.2"
+EXPORT = ["flatbuffers>=24.3.25", "safetensors>=0.4.3"]
+ONNX = "onnx>=1.17"
 SERVE = ["starlette>=1.10", "uvicorn>=0.34"]  # that starlette limits bodies itself
 
 setup(
@@ -46,14 +48,19 @@ setup(
         "test": [
             "hypothesis>=6.100",
             "import-linter>=2.1",
+            "onnxruntime>=1.20",
             "pytest>=8.2",
             "pytest-xdist>=3.6.1",
             "ruff>=0.9",
+            *EXPORT,
+            ONNX,
             TENSORBOARD,
             *SERVE,
         ],
         "serve": SERVE,
         "tensorboard": [TENSORBOARD],
+        "export": EXPORT,
+        "onnx": [ONNX],
         "cuda": [f"jax[cuda13]{JAX}"],
         "tpu": [f"jax[tpu]{JAX}"],
     },

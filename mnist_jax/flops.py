@@ -8,6 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mnist_jax.ops.platform import default_branch
+
 
 class Work(NamedTuple):
     """What a model asks of a device."""
@@ -55,17 +57,11 @@ def _count(jaxpr: Any) -> int:
             out_axis = params["dimension_numbers"].rhs_spec[0]
             total += size * math.prod(kernel) // kernel[out_axis]
         elif name == "cond" and params.get("branches_platforms"):
-            total += _count(_default_branch(params).jaxpr)
+            total += _count(default_branch(params).jaxpr)
         else:
             inner = sum(_count(sub) for sub in _inner_jaxprs(params))
             total += inner * (params["length"] if name == "scan" else 1)
     return total
-
-
-def _default_branch(params: dict[str, Any]) -> Any:
-    """That of a `jax.lax.platform_dependent` for platforms that it does not name."""
-    branches = zip(params["branches_platforms"], params["branches"], strict=True)
-    return next(branch for platforms, branch in branches if platforms is None)
 
 
 def _inner_jaxprs(params: dict[str, Any]) -> Iterator[Any]:

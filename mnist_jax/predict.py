@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import numpy as np
 
 from mnist_jax import data, evaluation, metrics, stored_model, train_step
@@ -18,7 +19,13 @@ class Classifier(NamedTuple):
     """A run's last checkpoint, ready for use."""
 
     step: int  # that the checkpoint was taken after
-    classify: Callable[[np.ndarray], np.ndarray]  # uint8 [N, H, W, 1] -> float32 [N, K]
+    model: nn.Module
+    params: Any  # on every device
+    predict_logits: Callable[[Any, np.ndarray], np.ndarray]  # see programs.make_predict
+
+    def classify(self, images: np.ndarray) -> np.ndarray:
+        """uint8 [N, H, W, 1] -> logits float32 [N, K]."""
+        return self.predict_logits(self.params, images)
 
 
 class Explanation(NamedTuple):
@@ -51,18 +58,22 @@ def load_config(workdir: Path) -> Config:
     return require_config(workdir).config
 
 
-def load_classifier(workdir: Path) -> Classifier:
+def load_classifier(workdir: Path, precision: str | None = None) -> Classifier:
     """The classifier of the run's last checkpoint: logits of light strokes on black.
+
+    Args:
+      workdir: the run's folder.
+      precision: of matmuls, as the setting; None for the run's own.
 
     Raises:
       RecordsError, CheckpointError: there is no run that can be read.
     """
-    stored = stored_model.load(workdir)
+    stored = stored_model.load(workdir, precision=precision)
     devices = devices_lib.choose_devices(num_devices=0)
     params = placement.replicate(stored.params, devices)
     eval_step = train_step.make_eval_step(stored.model)
     predict_logits = programs.make_predict(eval_step, devices)
-    return Classifier(stored.step, lambda images: predict_logits(params, images))
+    return Classifier(stored.step, stored.model, params, predict_logits)
 
 
 def evaluate(

@@ -1,5 +1,6 @@
 """The model of a run that has a checkpoint, with its weights."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,14 +26,22 @@ class StoredModel(NamedTuple):
     params: Any  # NumPy arrays
 
 
-def load(workdir: Path, flag: str = "workdir") -> StoredModel:
+def load(
+    workdir: Path, flag: str = "workdir", precision: str | None = None
+) -> StoredModel:
     """Reads the run in `workdir`, which a person gave by `flag`; writes nothing.
+
+    Args:
+      workdir: the run's folder.
+      flag: for messages.
+      precision: of the model's matmuls, as the setting; None for the run's own.
 
     Raises:
       RecordsError, CheckpointError: there is no run that can be read.
     """
     config, _, facts = require_config(workdir, flag)
-    model = build_model(config, facts.image_shape, len(facts.class_names))
+    computed = dataclasses.replace(config, precision=precision or config.precision)
+    model = build_model(computed, facts.image_shape, len(facts.class_names))
     shapes = train_step.init_params_shapes(model, facts.image_shape)
     template = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     with Checkpoints(workdir, config.identity(), read_only=True) as checkpoints:

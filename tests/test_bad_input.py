@@ -97,6 +97,14 @@ MODES = {
         "--mode=predict --workdir=nöwhere --images=digit.png",
         "--workdir=nöwhere holds no run", "give the folder",
     ),
+    "export what": ("--mode=export", "--mode=export needs --workdir", "give "),
+    "export images": (
+        "--mode=export --workdir=run --images=digit.png",
+        "--images has no effect with --mode=export", "leave it out",
+    ),
+    "export nowhere": (
+        "--mode=export --workdir=none", "--workdir=none holds no", "give the folder",
+    ),
     "evaluate without checkpoint": (
         "--mode=evaluate --workdir=early", "early/checkpoints holds no", "train first",
     ),

@@ -20,6 +20,7 @@ RUN = ("--model=cnn", "--dataset=digits", "--epochs=2", "--workdir=run")
 TESTS = (
     "test_checkpoints",
     "test_config",
+    "test_export",
     "test_images",
     "test_launch",
     "test_metrics",

@@ -6,13 +6,14 @@ Each imports what it needs: figures are drawn without JAX, which is slow to impo
 from collections.abc import Sequence
 
 from mnist_jax.commands.train import train
-from mnist_jax.commands.use import evaluate, plot, predict_images, serve
+from mnist_jax.commands.use import evaluate, export_run, plot, predict_images, serve
 from mnist_jax.settings import ConfigError
 
 __all__ = [
     "MODES",
     "check_flags",
     "evaluate",
+    "export_run",
     "plot",
     "predict_images",
     "serve",
@@ -25,6 +26,7 @@ _TAKEN = {
     "predict": ("workdir", "images", "output"),
     "serve": ("workdir", "port", "drawings"),
     "plot": ("workdir",),
+    "export": ("workdir",),
 }
 MODES = ("train", *_TAKEN)
 _ALSO_TRAIN = ("workdir", "data_dir", "raw_dir")

@@ -210,3 +210,29 @@ def plot(workdir: str, keeps_programs: bool) -> None:
     explanation = predict.explain(folder, shown[..., None])
     for path in plots.draw_explanation(folder, places, *explanation):
         print(path)
+
+
+@signals.advice(_AGAIN)
+def export_run(workdir: str) -> None:
+    """Writes the run's last checkpoint as files for other programs, and names them.
+
+    Raises:
+      ExportError: model.onnx or nothing could be written.
+    """
+    from mnist_jax.export import extras
+
+    extras.check()
+    from mnist_jax.export import files
+    from mnist_jax.parallel import devices
+
+    folder = workdir_lib.parse(workdir)
+    devices.start()
+    exported = files.export_run(folder)
+    if not exported.is_complete:
+        print("unfinished: the last checkpoint is exported; the test set is not scored")
+    for name, size in exported.sizes.items():
+        print(f"{exported.folder / name}: {size:,} bytes")
+    if exported.onnx_error:
+        raise exported.onnx_error
+    if files.ONNX not in exported.sizes:
+        print(f"no {files.ONNX}: it needs pip install -e '.[onnx]'")

@@ -1,6 +1,6 @@
 """What our operations know of XLA's CPU compiler."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -29,3 +29,16 @@ def fusion_barrier(function: Callable[..., Any], *operands: Any) -> Any:
         return jax.tree.map(fill, shapes)
 
     return jax.lax.cond(always, function, never, *operands)
+
+
+def default_branch(params: Mapping[str, Any]) -> Any:
+    """What a `jax.lax.platform_dependent` does on platforms that it does not name.
+
+    Args:
+      params: of its equation in a jaxpr, a `cond` with `branches_platforms`.
+
+    Returns:
+      The branch: a jaxpr with its constants.
+    """
+    branches = zip(params["branches_platforms"], params["branches"], strict=True)
+    return next(branch for platforms, branch in branches if platforms is None)

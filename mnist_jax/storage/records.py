@@ -7,7 +7,7 @@ A run lives in one folder, its workdir:
     result.json       the test score and what it took; written once, at the end
     predictions.npz   the test probabilities, and the images that the figures show
     checkpoints/      see checkpoints.py
-    figures/          see mnist_jax/plots
+    figures/ export/  see mnist_jax/plots and mnist_jax/export
     tensorboard/      see mnist_jax/tensorboard.py
     damaged/          checkpoints that could not be read
     .lock             held by the process that trains the run
@@ -42,6 +42,7 @@ PREDICTIONS = "predictions.npz"
 CHECKPOINTS = "checkpoints"
 FIGURES = "figures"
 TENSORBOARD = "tensorboard"
+EXPORT = "export"
 DAMAGED = "damaged"
 LOCK = ".lock"
 

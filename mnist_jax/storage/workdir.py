@@ -25,6 +25,7 @@ _FILES = (records.RESULT, records.METRICS, records.PREDICTIONS, records.CONFIG)
 _FOLDERS = (
     records.FIGURES,
     records.TENSORBOARD,
+    records.EXPORT,
     records.DAMAGED,
     records.CHECKPOINTS,
 )
