@@ -122,6 +122,7 @@ def test_nothing_is_told_of_programs_from_the_cache(tmp_path, first, level, is_k
     assert bool(programs(tmp_path)) == is_kept
 
 
+@pytest.mark.slow
 def test_nothing_is_told_of_programs_that_training_takes(data_dir, tmp_path):
     for _ in range(2):
         _, errors = run_python(

@@ -19,7 +19,9 @@ def _init(name, **settings):
     return model, params
 
 
-@pytest.mark.parametrize("name", ["rnn", "lstm", "gru"])
+@pytest.mark.parametrize(
+    "name", ["gru", *(pytest.param(x, marks=pytest.mark.slow) for x in ("rnn", "lstm"))]
+)
 def test_a_reading_is_what_the_model_predicts_of_the_rows_so_far(name):
     model, params = _init(name, units=8, layers=2)
     images = _images(3)
@@ -33,6 +35,7 @@ def test_a_reading_is_what_the_model_predicts_of_the_rows_so_far(name):
         )
 
 
+@pytest.mark.slow
 def test_directions_have_read_as_many_rows_each():
     model, params = _init("gru", units=8, bidirectional=True)
     images = _images(2)
@@ -73,7 +76,7 @@ def test_saliency_of_a_linear_model_is_that_of_the_formula():
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["cnn", "gru"])
+@pytest.mark.parametrize("name", ["cnn", pytest.param("gru", marks=pytest.mark.slow)])
 def test_saliency_is_the_slope_at_each_pixel(name):
     model, params = _init(name)
     image = _images(1)

@@ -189,7 +189,10 @@ def launch_on_mount(script: str, cwd: Path) -> subprocess.CompletedProcess:
 
 
 @needs_mounts
-@pytest.mark.parametrize("megabytes, some_saved", [(10, True), (3, False)])
+@pytest.mark.parametrize(
+    "megabytes, some_saved",
+    [pytest.param(10, True, marks=pytest.mark.slow), (3, False)],
+)
 def test_a_full_disk_is_told_and_costs_no_checkpoint(tmp_path, megabytes, some_saved):
     # A checkpoint of these 535,818 parameters and Adam's state takes 6 MB.
     command = " ".join(BIG)

@@ -119,6 +119,7 @@ def test_a_study_says_that_a_folder_needs_its_place(forked, tmp_path, study, arg
     assert errors.count("\n") == 1 and not os.listdir(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_sweep_on_a_folder_notices_that_its_images_changed(forked, tmp_path):
     write_tree(tmp_path / "mine", per_class=20)
     sweep = ["--dataset=folder", "--raw_dir=mine", "--model=linear", "--epochs=2",

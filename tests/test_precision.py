@@ -167,8 +167,9 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path):
 
 @pytest.mark.parametrize(
     "model, settings",
-    [pytest.param("mlp", {}, marks=pytest.mark.slow), ("gru", {"units": 16})],
+    [("mlp", {}), ("gru", {"units": 16})],
 )
+@pytest.mark.slow
 def test_the_first_losses_are_those_of_one_device(model, settings):
     losses = []
     for num_devices in (1, 2):
@@ -182,6 +183,7 @@ def test_the_first_losses_are_those_of_one_device(model, settings):
     np.testing.assert_allclose(*losses, rtol=0, atol=1e-2)
 
 
+@pytest.mark.slow
 def test_studies_compare_the_two(tmp_path, run_study):
     run_study(
         "accuracy.precision", "--dataset=digits", "--preset=quick", "--models=linear",

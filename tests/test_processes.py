@@ -105,6 +105,7 @@ def test_two_processes_of_which_one_writes_agree_with_one(two, tmp_path):
     assert [d["num_devices"] for d in devices] == [2, 2]
 
 
+@pytest.mark.slow
 def test_all_stop_together_and_go_on_exactly(two, tmp_path):
     workdir = tmp_path / "run"
     command = (*SMALL, "--epochs=20", f"--workdir={workdir}")

@@ -136,6 +136,7 @@ def pick(moments, *names):
     return {name: moments[name] for name in names}
 
 
+@pytest.mark.slow
 def test_a_run_stopped_at_any_moment_goes_on_to_the_same_bits(
     tmp_path, run_launch, undisturbed
 ):

@@ -190,6 +190,7 @@ def searched(settings, epochs=4):
 RATES = [dict(learning_rate=rate) for rate in (1e-3, 1e-2, 3e-2)]
 
 
+@pytest.mark.slow
 def test_a_search_that_was_stopped_gives_the_same_numbers(tmp_path):
     arguments = searched(RATES)
     whole = halving.Search(tmp_path / "whole" / "sweep.json", *arguments)
