@@ -129,7 +129,8 @@ def _lines(error: Exception) -> list[str]:
         pass
     except OSError as full:
         errors.append(full)
-    return [_one_line(one) for one in errors]
+    lines = [_one_line(one) for one in errors]
+    return list(dict.fromkeys(lines))  # an output may fail twice
 
 
 def _one_line(error: Exception) -> str:

@@ -196,7 +196,7 @@ def plot(workdir: str, keeps_programs: bool) -> None:
     """
     folder = workdir_lib.parse(workdir)
     for path in plots.draw_all(folder):
-        print(path, flush=True)
+        print(path)
     places = plots.select_explained(folder)
     if places is None:
         return
