@@ -4,15 +4,27 @@ One key per image, not per batch, so that an image's transform does not depend o
 the batch is spread over devices.
 """
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from mnist_jax.ops.platform import fusion_barrier
+from mnist_jax.ops.random_bits import nearly_normal
 
 Array = jax.Array
+Augmentation = Callable[[Array, Array], Array]
 
 MAX_SHIFT = 2  # pixels; MNIST leaves a margin of 4 around each digit
-MAX_ROTATION = 10 * jnp.pi / 180  # radians
+# Of affine and elastic, for a strength of 1.
+MAX_ROTATION = 10 * np.pi / 180  # radians
 MAX_SCALING = 0.1  # relative
 MAX_SHEAR = 0.1  # tangent of the angle
+# Standard deviation of the Gaussian that makes a field smooth, of the image's side: 4
+# pixels of 28, as Simard et al. have it.
+_SMOOTHNESS = 1 / 7
 
 
 def none(keys: Array, images: Array) -> Array:
@@ -39,56 +51,131 @@ def shift(keys: Array, images: Array) -> Array:
     return jax.vmap(shift_one)(keys, images[..., 0])[..., None]
 
 
-def affine(keys: Array, images: Array) -> Array:
+def affine(keys: Array, images: Array, strength: float = 1.0) -> Array:
     """Rotates, scales, shears and shifts each image at random, about its centre.
 
     Ranges are the module's constants, each uniform; bilinear, 0 outside the image.
 
     Args:
       keys: PRNG keys [B].
-      images: float32 [B, H, W, 1].
+      images: float32 [B, H, W, 1], multiples of 1 / 255 from 0 to 1.
+      strength: factor on the ranges of rotation, scale and shear.
 
     Returns:
       float32 [B, H, W, 1].
     """
-
-    def affine_one(key, image):
-        u = jax.random.uniform(key, (6,), minval=-1.0)
-        angle = MAX_ROTATION * u[0]
-        scale_y, scale_x = 1 + MAX_SCALING * u[1], 1 + MAX_SCALING * u[2]
-        shear = MAX_SHEAR * u[3]
-        cos, sin = jnp.cos(angle), jnp.sin(angle)
-        # From a place in the output to its place in the input.
-        rotate = jnp.array([[cos, -sin], [sin, cos]])
-        stretch = jnp.array([[scale_y, 0.0], [shear, scale_x]])
-        centre = (jnp.array(image.shape) - 1) / 2
-        place = jnp.indices(image.shape).reshape(2, -1) - centre[:, None]
-        offset = centre + MAX_SHIFT * u[4:]
-        source = rotate @ stretch @ place + offset[:, None]
-        return _bilinear(image, *source).reshape(image.shape)
-
-    return jax.vmap(affine_one)(keys, images[..., 0])[..., None]
+    shape = images.shape[1:3]
+    return _resample(images, *_affine_places(keys, shape, strength))
 
 
-def _bilinear(image: Array, y: Array, x: Array) -> Array:
-    """Values of `image` [H, W] at real places y, x [N]; 0 outside. Returns [N]."""
-    height, width = image.shape
-    # A frame of zeros stands for all that lies outside.
-    flat = jnp.pad(image, 1).ravel()
-    y, x = jnp.clip(y, -1, height) + 1, jnp.clip(x, -1, width) + 1
-    top = jnp.minimum(jnp.floor(y), height)
-    left = jnp.minimum(jnp.floor(x), width)
+def elastic(
+    keys: Array, images: Array, strength: float = 1.0, pixels: float = 1.0
+) -> Array:
+    """`affine` and a random smooth field of displacements, in one resampling.
+
+    The field is white noise under a Gaussian (Simard et al., "Best Practices for
+    Convolutional Neural Networks", 2003), on a lattice as fine as the Gaussian is wide:
+    two small matmuls, so that each image of each step has a field of its own.
+
+    Args:
+      keys, images, strength: as of `affine`.
+      pixels: root mean square of the displacements along each axis, in pixels of an
+        image of 28 rows.
+
+    Returns:
+      float32 [B, H, W, 1].
+    """
+    shape = images.shape[1:3]
+    field_keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)
+    fields = pixels / 28 * _smooth_fields(field_keys, shape)
+    y, x = _affine_places(keys, shape, strength)
+    return _resample(images, y + shape[0] * fields[:, 0], x + shape[1] * fields[:, 1])
+
+
+def _affine_places(
+    keys: Array, shape: tuple[int, int], strength: float
+) -> tuple[Array, Array]:
+    """Where each pixel of the output is in the input: y and x, float32 [B, H, W]."""
+    u = jax.vmap(lambda key: jax.random.uniform(key, (6,), minval=-1.0))(keys)
+    u = u[..., None, None]
+    angle = strength * MAX_ROTATION * u[:, 0]
+    scale_y = 1 + strength * MAX_SCALING * u[:, 1]
+    scale_x = 1 + strength * MAX_SCALING * u[:, 2]
+    shear = strength * MAX_SHEAR * u[:, 3]
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    y, x = (jnp.arange(size) - (size - 1) / 2 for size in shape)
+    y, x = scale_y * y[:, None], shear * y[:, None] + scale_x * x
+    offset_y, offset_x = (
+        (size - 1) / 2 + MAX_SHIFT * u[:, 4 + axis] for axis, size in enumerate(shape)
+    )
+    return cos * y - sin * x + offset_y, sin * y + cos * x + offset_x
+
+
+def _smooth_fields(keys: Array, shape: tuple[int, int]) -> Array:
+    """Random fields for y and x, float32 [B, 2, H, W]; mean 0, variance 1."""
+    rows, columns = (_bumps(size) for size in shape)
+    lattice = (2, rows.shape[1], columns.shape[1])
+    noise = nearly_normal(keys, np.prod(lattice)).reshape(-1, *lattice)
+    by_row = jnp.einsum("hk,bakl->bahl", rows, noise)
+    by_row = fusion_barrier(lambda x: x, by_row)
+    return jnp.einsum("bahl,wl->bahw", by_row, columns)
+
+
+def _bumps(size: int) -> np.ndarray:
+    """Gaussians around lattice points at pixels: float32 [size, points]; rows have
+    norm 1, so that what white noise makes of them has variance 1."""
+    width = _SMOOTHNESS * size
+    points = np.arange(-width / 2, size + width, width)
+    bumps = np.exp(-((np.arange(size)[:, None] - points) ** 2) / (2 * width**2))
+    return (bumps / np.linalg.norm(bumps, axis=1, keepdims=True)).astype(np.float32)
+
+
+def _resample(images: Array, y: Array, x: Array) -> Array:
+    """Bilinear values of images [B, H, W, 1] at places y, x [B, H, W]; 0 outside.
+
+    Of each place the four pixels around it are read at once, as the bytes of one word.
+    """
+    batch, height, width, _ = images.shape
+
+    def within(y, x):
+        return jnp.clip(y, -1, height) + 1, jnp.clip(x, -1, width) + 1
+
+    # Else the places are computed once for each of their uses.
+    y, x = fusion_barrier(within, y, x)
+    pixels = jnp.round(images[..., 0] * 255).astype(jnp.uint32)
+    pixels = jnp.pad(pixels, ((0, 0), (1, 1), (1, 1)))  # zeros for all that is outside
+    words = (
+        pixels[:, :-1, :-1]
+        | pixels[:, :-1, 1:] << 8
+        | pixels[:, 1:, :-1] << 16
+        | pixels[:, 1:, 1:] << 24
+    )
+    top, left = jnp.minimum(jnp.floor(y), height), jnp.minimum(jnp.floor(x), width)
+    index = (top * (width + 1) + left).astype(jnp.int32)
+    first = jnp.arange(batch, dtype=jnp.int32) * (height + 1) * (width + 1)
+    index = first[:, None, None] + index
+    found = words.ravel().at[index].get(mode="promise_in_bounds")
+    a, b, c, d = ((found >> 8 * i & 255).astype(jnp.float32) for i in range(4))
     down, right = y - top, x - left
-    index = (top * (width + 2) + left).astype(jnp.int32)
-    below = index + width + 2
-    upper = flat[index] * (1 - right) + flat[index + 1] * right
-    lower = flat[below] * (1 - right) + flat[below + 1] * right
-    return upper * (1 - down) + lower * down
+    upper, lower = a * (1 - right) + b * right, c * (1 - right) + d * right
+    return ((upper * (1 - down) + lower * down) / 255)[..., None]
 
 
 # By the name that --augment takes.
-AUGMENTATIONS = {
+AUGMENTATIONS: dict[str, Augmentation] = {
     "none": none,
     "shift": shift,
     "affine": affine,
+    "elastic": elastic,
 }
+
+
+def make_augmentation(
+    name: str, affine_strength: float = 1.0, elastic_pixels: float = 1.0
+) -> Augmentation:
+    """The augmentation of that name, with the strengths of those that have them."""
+    strengths = {
+        "affine": dict(strength=affine_strength),
+        "elastic": dict(strength=affine_strength, pixels=elastic_pixels),
+    }
+    return functools.partial(AUGMENTATIONS[name], **strengths.get(name, {}))

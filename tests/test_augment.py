@@ -8,11 +8,11 @@ from mnist_jax import augment
 
 
 def make_images(num=6):
-    """Float images with a margin of 8, so that no transform pushes a stroke out."""
+    """Images with a margin of 8, so that no transform pushes a stroke out."""
     images = np.zeros((num, 28, 28, 1), np.float32)
     inner = np.random.default_rng(0).uniform(size=(num, 12, 12, 1))
     images[:, 8:20, 8:20] = scipy.ndimage.gaussian_filter(inner, (0, 2, 2, 0))
-    return images
+    return np.round(255 * images) / np.float32(255)
 
 
 def run(transform, *arrays):
@@ -103,3 +103,58 @@ def test_images_of_any_shape_keep_it(name):
     images = np.pad(make_images(), ((0, 0), (0, 0), (3, 0), (0, 0)))
     got = run(augment.AUGMENTATIONS[name], KEYS, images)
     assert got.shape == (6, 28, 31, 1) and got.dtype == jnp.float32
+
+
+def test_elastic_without_displacements_is_affine():
+    images = make_images()
+    got = run(lambda keys, x: augment.elastic(keys, x, 1.5, 0.0), KEYS, images)
+    expected = run(lambda keys, x: augment.affine(keys, x, 1.5), KEYS, images)
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+def test_elastic_equals_scipy_with_the_same_map(monkeypatch):
+    for name in ("MAX_SHIFT", "MAX_ROTATION", "MAX_SCALING", "MAX_SHEAR"):
+        monkeypatch.setattr(augment, name, 0)
+    images, pixels = make_images(), 1.5
+    got = run(lambda keys, x: augment.elastic(keys, x, 1.0, pixels), KEYS, images)
+    field_keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(KEYS)
+    fields = pixels * np.asarray(augment._smooth_fields(field_keys, (28, 28)))
+    for field, image, bent in zip(fields, images[..., 0], got[..., 0], strict=True):
+        expected = scipy.ndimage.map_coordinates(
+            image, np.indices((28, 28)) + field, order=1, mode="constant"
+        )
+        np.testing.assert_allclose(bent, expected, atol=1e-4)
+        assert np.abs(bent - image).max() > 0.01
+
+
+def test_fields_are_those_of_white_noise_under_a_gaussian():
+    keys = jax.random.split(jax.random.key(3), 4000)
+    fields = np.asarray(augment._smooth_fields(keys, (28, 28)))
+    assert fields.shape == (4000, 2, 28, 28)
+    np.testing.assert_allclose(fields.mean(0), 0, atol=0.08)
+    np.testing.assert_allclose(fields.std(0), 1, atol=0.06)
+    assert np.abs((fields[:, 0] * fields[:, 1]).mean()) < 0.02
+    # A Gaussian of 4 pixels makes correlations exp(-d^2 / (4 * 4^2)).
+    for distance in (2, 4, 8, 16):
+        found = (fields[..., 2, 6] * fields[..., 2, 6 + distance]).mean()
+        assert found == pytest.approx(np.exp(-(distance**2) / 64), abs=0.05)
+
+
+def test_strength_scales_what_affine_does(monkeypatch):
+    monkeypatch.setattr(augment, "MAX_SHIFT", 0)
+    images = make_images()
+    moved = [
+        np.abs(run(lambda k, x, s=s: augment.affine(k, x, s), KEYS, images) - images)
+        for s in (0.0, 0.5, 1.0, 2.0)
+    ]
+    assert moved[0].max() < 1e-5
+    assert moved[1].sum() < moved[2].sum() < moved[3].sum()
+
+
+def test_augmentations_are_made_with_their_strengths():
+    images = make_images()
+    for name, own in (("affine", (1.5,)), ("elastic", (1.5, 2.0))):
+        made = augment.make_augmentation(name, affine_strength=1.5, elastic_pixels=2.0)
+        expected = augment.AUGMENTATIONS[name](KEYS, images, *own)
+        np.testing.assert_allclose(made(KEYS, images), expected, atol=1e-6)
+    assert augment.make_augmentation("none")(KEYS, images) is images

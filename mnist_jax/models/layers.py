@@ -5,9 +5,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from mnist_jax.ops.dense import dense
+from mnist_jax.ops.random_bits import random_bits
 from mnist_jax.settings import setting
 
 Array = jax.Array
@@ -53,27 +53,11 @@ def drop(
     if keys is None or (isinstance(rate, float | int) and rate == 0):
         return x
     layer_keys = jax.vmap(lambda key: jax.random.fold_in(key, layer))(keys)
-    bits = _random_bits(layer_keys, x.size // len(keys))
+    bits = random_bits(layer_keys, x.size // len(keys))
     shape = (len(keys), *x.shape[:axis], *x.shape[axis + 1 :])
     bits = jnp.moveaxis(bits.reshape(shape), 0, axis)
     dropped = jnp.round(jnp.float32(rate) * 2.0**32).astype(jnp.uint32)
     return jnp.where(bits >= dropped, x / (1 - rate), 0.0)
-
-
-def _random_bits(keys: Array, count: int) -> Array:
-    """uint32 [B, count], so many of each of the keys [B].
-
-    JAX's generator would take a tenth of a step. Which units are dropped need not be
-    beyond prediction: a Weyl sequence from the key's first word (Steele et al., "Fast
-    Splittable Pseudorandom Number Generators", 2014) goes through an integer hash
-    (Wellons, "Prospecting for Hash Functions", 2018) with its second in the middle.
-    """
-    words = jax.random.key_data(keys)
-    first, second = words[:, :1], words[:, 1:2]
-    x = first + jnp.arange(count, dtype=jnp.uint32) * np.uint32(0x9E3779B9)
-    x = (x ^ (x >> 16)) * np.uint32(0x7FEB352D)
-    x = (x ^ (x >> 15) ^ second) * np.uint32(0x846CA68B)
-    return x ^ (x >> 16)
 
 
 def dropout(default: float) -> Any:
