@@ -114,7 +114,8 @@ def run() -> None:
         )
     elif mode == "evaluate":
         settings = cli.given_settings(_SETTINGS)
-        commands.evaluate(workdir, settings["data_dir"], settings["raw_dir"])
+        names = ("data_dir", "raw_dir", "eval_views")
+        commands.evaluate(workdir, *(settings[name] for name in names))
     elif mode == "predict":
         given = _IMAGES.value or []  # a list for each --images
         paths = [path for paths in given for path in paths]

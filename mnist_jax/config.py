@@ -1,106 +1,19 @@
-"""All settings of a run: one line each, in one frozen dataclass."""
+"""All settings of a run in one frozen dataclass, and what presets make of them."""
 
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mnist_jax import augment, data, images, models, optim
-from mnist_jax.presets import DIGITS_PRESETS, FAST_PRESETS, PRESETS
-from mnist_jax.settings import ConfigError, optional_field, setting, settings_of
-
-PRESET_NAMES = ("default", "quick", "fast")
+from mnist_jax import data, models
+from mnist_jax.presets import DIGITS_PRESETS, LARGE_DATA_PRESETS, PRESETS
+from mnist_jax.run_settings import RunSettings
+from mnist_jax.settings import ConfigError, optional_field, settings_of
 
 
 @dataclasses.dataclass(frozen=True)
-class _RunSettings:
-    """What every run has."""
-
-    model: str = setting(help="what to train", choices=lambda: models.MODELS)
-    dataset: str = setting(
-        help="auto is mnist or, where that cannot be had, the embedded digits; folder "
-        "is one's own images",
-        choices=lambda: data.NAMES,
-    )
-    preset: str = setting(
-        "default",
-        "where settings that are not given come from: quick has a fifth of the epochs; "
-        "fast, for cnn on 60,000 images, is 99% on MNIST in the least time",
-        choices=PRESET_NAMES,
-    )
-    data_dir: str | None = setting(
-        None,
-        "folder of prepared data sets (TFDS_DATA_DIR, else ~/tensorflow_datasets)",
-        is_identity=False,
-    )
-    raw_dir: str | None = setting(
-        None,
-        "folder of the data set's four IDX files, gzipped or not (for mnist: "
-        "MNIST_RAW_DIR); of folder: with a sub-folder of image files for each class",
-        is_identity=False,
-    )
-    preprocess: str = setting(
-        "strokes",
-        "of folder: strokes are found and brought to MNIST's form; resize keeps the "
-        "whole picture, for what is no drawing",
-        choices=lambda: images.READERS,
-    )
-    # Which weights these are is part of the run, as `records.Facts` keep their digest.
-    init_from: str | None = setting(
-        None,
-        "folder of another run of the same model, whose weights to start from; for "
-        "another number of classes the last layer is new",
-        is_identity=False,
-    )
-    # JAX's keys drop what is above 32 bits.
-    seed: int = setting(0, "of all that is random", low=0, high=2**32 - 1)
-    # Beyond some of these bounds a run would not fail, but never end or use up the
-    # machine.
-    epochs: int = setting(10, "passes over the training images", low=1, high=1_000_000)
-    batch_size: int = setting(128, "images per step, over all devices", low=1)
-    optimizer: str = setting(
-        "adam", "update rule; sgd has momentum 0.9", choices=lambda: optim.OPTIMIZERS
-    )
-    # To float32, what is outside of these is 0 or infinite.
-    learning_rate: float = setting(
-        1e-3, "highest rate of the schedule", low=1e-37, high=1e38
-    )
-    schedule: str = setting(
-        "constant", "the rate over the run", choices=lambda: optim.SCHEDULES
-    )
-    weight_decay: float = setting(
-        0.0, "on kernels; decoupled with adamw, else L2", low=0, high=1e38
-    )
-    clip_norm: float = setting(
-        0.0, "largest global norm of the gradient, 0 for any", low=0, high=1e38
-    )
-    label_smoothing: float = setting(
-        0.0, "share of each target spread over all classes", low=0, below=1
-    )
-    augment: str = setting(
-        "none",
-        "random changes to training images: shift by 2 pixels; affine also rotates by "
-        "10 degrees, scales and shears by 10%",
-        choices=lambda: augment.AUGMENTATIONS,
-    )
-    precision: str = setting(
-        "float32",
-        "operands of matmuls and convolutions; sums, params and the update are float32",
-        choices=("float32", "bfloat16"),
-    )
-    validation_fraction: float = setting(
-        0.1, "share of the training images held out, stratified", low=0, below=1
-    )
-    num_devices: int = setting(
-        0,
-        "devices to share each batch, 0 for all that it can use",
-        low=0,
-        high=1_024,
-        is_identity=False,
-    )
-    checkpoint_every: int = setting(
-        30, "seconds of training between saves", low=0, is_identity=False
-    )
+class _Checked(RunSettings):
+    """What a config does, whatever its settings."""
 
     def __post_init__(self):
         for one in SETTINGS.values():
@@ -176,7 +89,7 @@ class _RunSettings:
 Config = dataclasses.make_dataclass(
     "Config",
     [optional_field(*owned) for owned in models.owned_settings()],
-    bases=(_RunSettings,),
+    bases=(_Checked,),
     frozen=True,
     namespace={"__module__": __name__, "__doc__": "Every setting of one run."},
 )
@@ -194,7 +107,7 @@ def make_config(
     Args:
       model: a name in `models.MODELS`; one without a preset has Config's defaults.
       dataset: a name in `data.NAMES`.
-      preset: a name in `PRESET_NAMES`.
+      preset: a name in `run_settings.PRESET_NAMES`.
       **overrides: settings by name; None means not given.
 
     Raises:
@@ -206,14 +119,15 @@ def make_config(
     settings = dict(PRESETS.get(model, {}))
     if is_small:
         settings.update(DIGITS_PRESETS.get(model, {}))
-    if preset == "fast":
-        if model not in FAST_PRESETS or is_small:
+    if preset in LARGE_DATA_PRESETS:
+        own = LARGE_DATA_PRESETS[preset]
+        if model not in own or is_small:
             raise ConfigError(
-                f"--preset=fast: {model} has no such preset for {dataset}: give "
-                f"--model={','.join(FAST_PRESETS)} and a data set of 60,000 images, or "
+                f"--preset={preset}: {model} has no such preset for {dataset}: give "
+                f"--model={','.join(own)} and a data set of 60,000 images, or "
                 "--preset=quick"
             )
-        settings.update(FAST_PRESETS[model])
+        settings.update(own[model])
     if preset == "quick":
         settings["epochs"] = max(1, settings.get("epochs", Config.epochs) // 5)
     settings |= {k: _as_tuple(v) for k, v in overrides.items() if v is not None}
@@ -223,6 +137,11 @@ def make_config(
 def absolute_folder(path: str | None) -> str | None:
     """As a record keeps it: the same wherever one stands."""
     return path and str(Path(path).expanduser().absolute())
+
+
+def absolute_folders(paths: str | None) -> str | None:
+    """`absolute_folder` of several, with commas."""
+    return paths and ",".join(map(absolute_folder, paths.split(",")))
 
 
 def settings_table() -> str:

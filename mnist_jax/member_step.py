@@ -18,6 +18,8 @@ SWEPT_SETTINGS = (
     "dropout",
     "seed",
 )
+# And what decides which images a member is trained on.
+MEMBER_SETTINGS = (*SWEPT_SETTINGS, "validation_fold")
 
 
 def make_member_step(
@@ -50,8 +52,11 @@ def make_member_step(
     return make_train_step(
         model,
         optimizer,
-        augmentation=augment.AUGMENTATIONS[config.augment],
+        augmentation=augment.make_augmentation(
+            config.augment, config.affine_strength, config.elastic_pixels
+        ),
         label_smoothing=swept.get("label_smoothing", config.label_smoothing),
+        ema_decay=config.ema_decay,
         microbatch_size=microbatch_size,
     )
 

@@ -8,14 +8,24 @@ import jax.numpy as jnp
 import optax
 
 _WARM_UP = 0.3  # share of a one-cycle run in which the rate rises
+_SHORT_WARM_UP = 0.05  # of a cosine with warm-up
 _MOMENTUM = 0.9
 
+
+def _warmup_cosine(rate: float, num_steps: int) -> optax.Schedule:
+    cosine = optax.cosine_decay_schedule(rate, num_steps)
+    rising = max(1, round(_SHORT_WARM_UP * num_steps))
+    return lambda step: jnp.minimum((step + 1) / rising, 1) * cosine(step)
+
+
 # (rate, steps of the run) -> schedule. 'cosine' falls to 0 (Loshchilov and Hutter,
-# 2017); 'onecycle' rises from a 25th and falls to nearly 0 (Smith and Topin, 2018).
+# 2017), 'warmup_cosine' rises over the first twentieth (Goyal et al., 2017), 'onecycle'
+# rises from a 25th and falls to nearly 0 (Smith and Topin, 2018).
 # Each is proportional to its rate, which vectorized runs rely on.
 SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
     "constant": lambda rate, num_steps: optax.constant_schedule(rate),
     "cosine": optax.cosine_decay_schedule,
+    "warmup_cosine": _warmup_cosine,
     "onecycle": lambda rate, num_steps: optax.cosine_onecycle_schedule(
         num_steps, rate, pct_start=_WARM_UP
     ),

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import numpy as np
 
-from mnist_jax import data, evaluation, metrics, stored_model, train_step
+from mnist_jax import batching, data, evaluation, metrics, stored_model, train_step
 from mnist_jax import explain as explain_lib
 from mnist_jax.config import Config
 from mnist_jax.parallel import devices as devices_lib
@@ -58,12 +58,14 @@ def load_config(workdir: Path) -> Config:
     return require_config(workdir).config
 
 
-def load_classifier(workdir: Path, precision: str | None = None) -> Classifier:
+def load_classifier(
+    workdir: Path, precision: str | None = None, eval_views: int | None = None
+) -> Classifier:
     """The classifier of the run's last checkpoint: logits of light strokes on black.
 
     Args:
       workdir: the run's folder.
-      precision: of matmuls, as the setting; None for the run's own.
+      precision, eval_views: as the settings; None for the run's own.
 
     Raises:
       RecordsError, CheckpointError: there is no run that can be read.
@@ -71,13 +73,17 @@ def load_classifier(workdir: Path, precision: str | None = None) -> Classifier:
     stored = stored_model.load(workdir, precision=precision)
     devices = devices_lib.choose_devices(num_devices=0)
     params = placement.replicate(stored.params, devices)
-    eval_step = train_step.make_eval_step(stored.model)
+    num_views = eval_views or stored.config.eval_views
+    eval_step = train_step.make_eval_step(stored.model, num_views)
     predict_logits = programs.make_predict(eval_step, devices)
     return Classifier(stored.step, stored.model, params, predict_logits)
 
 
 def evaluate(
-    workdir: Path, data_dir: str | None = None, raw_dir: str | None = None
+    workdir: Path,
+    data_dir: str | None = None,
+    raw_dir: str | None = None,
+    eval_views: int | None = None,
 ) -> Evaluation:
     """Scores the last checkpoint on the validation part and, at the end, the test set.
 
@@ -87,12 +93,13 @@ def evaluate(
       workdir: the run's folder; nothing is written there.
       data_dir: where the data set is prepared, if no longer where it was.
       raw_dir: its raw files, if it is not prepared any more.
+      eval_views: as the setting; None for the run's own.
 
     Raises:
       RecordsError, CheckpointError, DatasetError: see their messages.
     """
     config, data_sha256, _ = require_config(workdir)
-    classifier = load_classifier(workdir)
+    classifier = load_classifier(workdir, eval_views=eval_views)
     dataset = data.load(
         config.dataset,
         data_dir or config.data_dir,
@@ -101,9 +108,7 @@ def evaluate(
         data_sha256,
     )
     check_workdir(config, workdir, dataset.sha256)
-    train_indices, indices = data.split_validation(
-        dataset.train_labels, config.validation_fraction, config.seed
-    )
+    train_indices, indices = batching.split(dataset.train_labels, config)
     epoch = classifier.step // (len(train_indices) // config.batch_size)
     parts = {}
     if len(indices):

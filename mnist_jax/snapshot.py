@@ -31,7 +31,7 @@ def save(
     """Saves state, history and clock; raises CheckpointError where that fails."""
     state = trainer.state
     checkpoints.save(
-        int(state.step), state.params, training_tree(trainer, clock), epochs
+        int(state.step), state.eval_params, training_tree(trainer, clock), epochs
     )
 
 
@@ -56,6 +56,8 @@ def restore(
     if params is None:
         params = jax.device_get(trainer.state.params)
     training = jax.device_get(training_tree(trainer, Clock()))
+    if "params" in training:
+        training["params"] = params
     epochs: Epochs = []
     with multihost.propagate_errors(EXPECTED):
         if checkpoints is not None and checkpoints.latest_step() is not None:
@@ -67,16 +69,20 @@ def restore(
                 for name, zeros in history.items()
             }
     params, training = multihost.broadcast((params, training))
-    state = TrainState(training["step"], params, training["opt_state"])
+    state = TrainState.of_saved(
+        training["step"], params, training["opt_state"], training.get("params")
+    )
     trainer.set_state(state, training["history"])
     return Clock(**{name: float(x) for name, x in training["clock"].items()}), epochs
 
 
 def training_tree(trainer: Trainer, clock: Clock) -> dict[str, Any]:
-    """All of a checkpoint but for the params, as trees that orbax knows."""
-    return {
-        "step": trainer.state.step,
-        "opt_state": trainer.state.opt_state,
+    """All of a checkpoint but for the params that make the model, as orbax knows it."""
+    state = trainer.state
+    tree = {
+        "step": state.step,
+        "opt_state": state.opt_state,
         "history": trainer.history,
         "clock": clock._asdict(),
     }
+    return tree if state.ema_params is None else tree | {"params": state.params}

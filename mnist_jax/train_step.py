@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import flax.linen as nn
 import jax
@@ -14,6 +14,13 @@ from mnist_jax import augment, metrics
 
 Array = jax.Array
 Metrics = dict[str, Array]  # of one batch: 'loss' and `metrics.STEP_METRICS`
+
+# By how many rows and columns --eval_views moves an image.
+VIEWS = (
+    *((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0)),
+    *((1, 1), (1, -1), (-1, 1), (-1, -1)),
+)
+_LEAST_PROBABILITY = 1e-30  # above float32's subnormal numbers
 
 
 class Batch(NamedTuple):
@@ -30,6 +37,19 @@ class TrainState(NamedTuple):
     step: Array  # int32 [], steps done
     params: Any
     opt_state: Any
+    ema_params: Any = None  # their moving average, if there is one
+
+    @property
+    def eval_params(self) -> Any:
+        """The params that are evaluated, and that make the model."""
+        return self.params if self.ema_params is None else self.ema_params
+
+    @classmethod
+    def of_saved(cls, step: Any, eval_params: Any, opt_state: Any, params: Any) -> Self:
+        """The inverse: `params` are None where they are what is evaluated."""
+        if params is None:
+            return cls(step, eval_params, opt_state)
+        return cls(step, params, opt_state, eval_params)
 
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
@@ -40,9 +60,10 @@ def init_state(
     optimizer: optax.GradientTransformation,
     seed: int,
     image_shape: Sequence[int],
+    has_ema: bool = False,
 ) -> TrainState:
     """The state before the first step, drawn from `seed`."""
-    [state] = init_states(model, optimizer, [seed], image_shape)
+    [state] = init_states(model, optimizer, [seed], image_shape, has_ema)
     return state
 
 
@@ -51,6 +72,7 @@ def init_states(
     optimizer: optax.GradientTransformation,
     seeds: Sequence[int],
     image_shape: Sequence[int],
+    has_ema: bool = False,
 ) -> list[TrainState]:
     """The states before the first step, one for each seed."""
 
@@ -62,7 +84,8 @@ def init_states(
         images = jnp.zeros((1, *image_shape), jnp.float32)
         key, _ = jax.random.split(jax.random.key(seed))
         params = model.init(key, images)["params"]
-        return TrainState(jnp.int32(0), params, optimizer.init(params))
+        opt_state = optimizer.init(params)
+        return TrainState(jnp.int32(0), params, opt_state, params if has_ema else None)
 
     return [init(np.uint32(seed)) for seed in seeds]
 
@@ -100,6 +123,9 @@ def make_train_step(
     *,
     augmentation: Callable[[Array, Array], Array] = augment.none,
     label_smoothing: float | Array = 0.0,
+    ema_decay: float = 0.0,
+    distill: Callable[[Array], Callable[[Array], Array]] | None = None,
+    distill_weight: float = 0.0,
     average: Callable[[Any], Any] = lambda tree: tree,
     microbatch_size: int | None = None,
 ) -> TrainStep:
@@ -110,6 +136,9 @@ def make_train_step(
       optimizer: an optax transformation.
       augmentation: (keys [b], float32 images) -> images.
       label_smoothing: see `metrics.cross_entropy`.
+      ema_decay: of the moving average of the params, if the state has one.
+      distill: images -> (logits -> float32 []), the loss of a student.
+      distill_weight: share of that loss; the labels have the rest.
       average: mean over devices of a tree of arrays; nothing for one device.
       microbatch_size: for gradient accumulation; None for the whole batch.
 
@@ -122,9 +151,13 @@ def make_train_step(
         augment_keys, dropout_keys = jax.vmap(jax.random.split, out_axes=1)(batch.keys)
         images = augmentation(augment_keys, to_float(batch.images))
 
+        distill_loss = distill and distill(images)
+
         def loss_fn(params):
             logits = model.apply({"params": params}, images, dropout_keys)
             loss = metrics.cross_entropy(logits, batch.labels, label_smoothing)
+            if distill_loss:
+                loss += distill_weight * (distill_loss(logits) - loss)
             return loss, logits
 
         (loss, logits), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
@@ -141,9 +174,21 @@ def make_train_step(
         grads, batch_metrics = average(mean)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, opt_state), batch_metrics
+        ema_params = state.ema_params
+        if ema_params is not None:
+            ema_params = _move_average(ema_params, params, ema_decay, state.step)
+        return TrainState(state.step + 1, params, opt_state, ema_params), batch_metrics
 
     return train_step
+
+
+def _move_average(average: Any, params: Any, decay: float, step: Array) -> Any:
+    """One step of an exponential moving average (Polyak and Juditsky, 1992).
+
+    The first steps decay faster, so that the first values are soon forgotten.
+    """
+    share = 1 - jnp.minimum(decay, (1 + step) / (10 + step)).astype(jnp.float32)
+    return jax.tree.map(lambda a, p: a + share * (p - a), average, params)
 
 
 def _mean_over_microbatches(
@@ -167,11 +212,27 @@ def _mean_over_microbatches(
     return jax.tree.map(lambda x: x / num_parts, total)
 
 
-def make_eval_step(model: nn.Module) -> Callable[[Any, Array], Array]:
-    """(params, uint8 images [b, H, W, 1]) -> logits float32 [b, K]."""
+def make_eval_step(
+    model: nn.Module, num_views: int = 1
+) -> Callable[[Any, Array], Array]:
+    """(params, uint8 images [b, H, W, 1]) -> logits float32 [b, K].
+
+    Of several views of an image, moved by `VIEWS`, they are the logarithms of the mean
+    probabilities.
+    """
 
     def eval_step(params: Any, images: Array) -> Array:
-        return model.apply({"params": params}, to_float(images))
+        if num_views == 1:
+            return model.apply({"params": params}, to_float(images))
+        _, height, width, _ = images.shape
+        padded = jnp.pad(to_float(images), ((0, 0), (1, 1), (1, 1), (0, 0)))
+        views = [
+            padded[:, 1 + y : 1 + y + height, 1 + x : 1 + x + width]
+            for y, x in VIEWS[:num_views]
+        ]
+        logits = model.apply({"params": params}, jnp.concatenate(views))
+        probabilities = jax.nn.softmax(logits).reshape(num_views, len(images), -1)
+        return jnp.log(jnp.maximum(probabilities.mean(0), _LEAST_PROBABILITY))
 
     return eval_step
 

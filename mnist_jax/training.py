@@ -7,12 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
-from mnist_jax import init_from, metrics, signals, snapshot, training_setup
+from mnist_jax import (
+    init_from,
+    metrics,
+    signals,
+    snapshot,
+    teacher,
+    training_setup,
+)
 from mnist_jax.config import Config
-from mnist_jax.errors import EXPECTED, UserError
+from mnist_jax.divergence import check_loss, check_params
+from mnist_jax.errors import EXPECTED
 from mnist_jax.parallel import multihost
 from mnist_jax.progress import Progress
 from mnist_jax.result import conclude
@@ -20,12 +27,9 @@ from mnist_jax.signals import Interrupted
 from mnist_jax.snapshot import Clock, Epochs
 from mnist_jax.storage import records
 from mnist_jax.storage.checkpoints import Checkpoints
+from mnist_jax.storage.stored_config import Facts
 from mnist_jax.storage.stored_run import complete_result, open_run
 from mnist_jax.training_setup import Setup
-
-
-class TrainingError(UserError):
-    """Training cannot go on; the message has the likely cause."""
 
 
 def train_and_evaluate(
@@ -61,15 +65,21 @@ def train_and_evaluate(
         result = None
         start = _in_main(lambda: init_from.find(config, workdir, overwrite))
         if not overwrite:
-            result = _in_main(lambda: complete_result(config, workdir, start.sha256))
+            result = _in_main(lambda: _find_result(config, workdir, start))
         if any(multihost.all_max(result is not None)):
             return result
         with multihost.propagate_errors(EXPECTED):
-            setup = training_setup.prepare(config)
+            teachers = teacher.load(config)
+            digest = teacher.sha256(teachers)
+            setup = training_setup.prepare(
+                config, lambda dataset: teacher.fit(teachers, config, dataset)
+            )
         if multihost.is_multiprocess():
-            multihost.check_same(training_setup.fingerprint(setup))
+            multihost.check_same(training_setup.fingerprint(setup, digest))
         with signals.noted():  # a run is not left half removed
-            opened = _in_main(lambda: _open(held, setup, workdir, overwrite, start))
+            opened = _in_main(
+                lambda: _open(held, setup, workdir, overwrite, start, digest)
+            )
         result, checkpoints, first_params = opened or (None, None, None)
         if any(multihost.all_max(result is not None)):
             return result
@@ -77,7 +87,7 @@ def train_and_evaluate(
         clock, epochs = _begin(setup, workdir, checkpoints, on_epochs, first_params)
         with signals.noted() as received:
             clock = _fit(setup, workdir, checkpoints, on_epochs, clock, epochs)
-            params = setup.trainer.state.params
+            params = setup.trainer.state.eval_params
             result = _in_main(
                 lambda: conclude(setup, workdir, params, clock.compile, clock.train)
             )
@@ -95,15 +105,26 @@ def _in_main(function: Callable[[], Any]) -> Any:
         return function() if multihost.is_main_process() else None
 
 
+def _find_result(
+    config: Config, workdir: Path, start: init_from.Start
+) -> dict[str, Any] | None:
+    """`complete_result`, where it is known which other runs this one needs."""
+    teacher_sha256 = teacher.find_sha256(config, workdir)
+    others = Facts(init_from_sha256=start.sha256, teacher_sha256=teacher_sha256)
+    return complete_result(config, workdir, others)
+
+
 def _open(
     held: contextlib.ExitStack,
     setup: Setup,
     workdir: Path,
     overwrite: bool,
     start: init_from.Start,
+    teacher_sha256: str | None,
 ) -> tuple[dict[str, Any] | None, Checkpoints | None, Any]:
     """`open_run`, and the params of the first step, see `init_from.fit`."""
     facts, params = init_from.fit(start, setup)
+    facts = facts._replace(teacher_sha256=teacher_sha256)
     sha256 = setup.dataset.sha256
     return *open_run(held, setup.config, workdir, sha256, overwrite, facts), params
 
@@ -164,10 +185,10 @@ def _fit(
             seconds = trainer.run(first, last)
             history = trainer.metrics()
             clock = clock.add(seconds)
-            _check_loss(history["loss"][first:last], done, config)
+            check_loss(history["loss"][first:last], done, config)
             done += last - first
             if done == total:
-                _check_params(trainer.state.params, config)
+                check_params(trainer.state.params, config)
             progress.update(
                 (last - first) * batch_size,
                 history["loss"][first:last].mean(),
@@ -198,27 +219,6 @@ def _fit(
     return clock
 
 
-def _check_loss(losses: np.ndarray, done: int, config: Config) -> None:
-    bad = np.flatnonzero(~np.isfinite(losses))
-    if len(bad):
-        _diverged(f"the loss is {losses[bad[0]]} at step {done + bad[0] + 1}", config)
-
-
-def _check_params(params: Any, config: Config) -> None:
-    """The last step's own update, which no later loss would show."""
-    leaves = jax.tree.leaves(jax.device_get(params))
-    if not all(np.isfinite(leaf).all() for leaf in leaves):
-        _diverged("the last step made parameters that are not finite", config)
-
-
-def _diverged(what: str, config: Config) -> None:
-    raise TrainingError(
-        f"{what}: most likely the learning rate is too high; lower --learning_rate "
-        f"(now {config.learning_rate:g}) or set --clip_norm (now "
-        f"{config.clip_norm:g}), and train again with --overwrite"
-    )
-
-
 def _measure(
     setup: Setup, history: dict[str, np.ndarray], done: int, seconds: float
 ) -> dict[str, Any]:
@@ -228,7 +228,7 @@ def _measure(
     if len(indices):
         dataset = setup.dataset
         logits = setup.predict(
-            setup.trainer.state.params, dataset.train_images[indices]
+            setup.trainer.state.eval_params, dataset.train_images[indices]
         )
         scores = metrics.score(logits, dataset.train_labels[indices])
     names = ("loss", *metrics.STEP_METRICS)

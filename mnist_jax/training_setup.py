@@ -1,6 +1,7 @@
 """What a config stands for: the data, the first state and the compiled programs."""
 
 import concurrent.futures
+import functools
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,13 +11,21 @@ import jax
 import numpy as np
 import optax
 
-from mnist_jax import augment, data, digests, flops, models, optim, train_step
+from mnist_jax import (
+    augment,
+    batching,
+    data,
+    digests,
+    distillation,
+    flops,
+    models,
+    optim,
+    train_step,
+)
 from mnist_jax.config import SETTINGS, Config, ConfigError
 from mnist_jax.parallel import devices as devices_lib
 from mnist_jax.parallel import placement, programs
 from mnist_jax.trainer import Trainer
-
-_MAX_STEPS = 2**31 - 1  # that an int32 counts
 
 
 class Setup(NamedTuple):
@@ -31,21 +40,26 @@ class Setup(NamedTuple):
     predict: Callable  # see programs.make_predict
 
 
-def prepare(config: Config) -> Setup:
+def prepare(
+    config: Config,
+    find_teacher: Callable[[data.Dataset], distillation.Teacher | None] | None = None,
+) -> Setup:
     """Loads the data and builds the programs; writes nothing.
+
+    Args:
+      config: settings of the run.
+      find_teacher: of a run with --teacher, see `teacher.fit`.
 
     Raises:
       ConfigError, DatasetError, DeviceError: see their messages.
     """
     devices_lib.warn_of_slow_precision(config.precision)
     dataset = load_data(config)
-    train_indices, validation_indices = data.split_validation(
-        dataset.train_labels, config.validation_fraction, config.seed
-    )
+    train_indices, validation_indices = batching.split(dataset.train_labels, config)
     model = build_model(
         config, dataset.train_images.shape[1:], len(dataset.class_names)
     )
-    num_steps = count_steps(config, len(train_indices))
+    num_steps = batching.count_steps(config, len(train_indices))
     schedule = optim.make_schedule(
         config.schedule, config.learning_rate, num_steps * config.epochs
     )
@@ -56,6 +70,7 @@ def prepare(config: Config) -> Setup:
         dataset.train_images,
         dataset.train_labels,
         train_indices,
+        find_teacher and find_teacher(dataset),
     )
     return Setup(
         config=config,
@@ -66,7 +81,7 @@ def prepare(config: Config) -> Setup:
         schedule=jax.jit(schedule),
         trainer=trainer,
         predict=programs.make_predict(
-            train_step.make_eval_step(model), trainer.devices
+            train_step.make_eval_step(model, config.eval_views), trainer.devices
         ),
     )
 
@@ -81,7 +96,8 @@ def compile_programs(setup: Setup) -> float:
     began = time.perf_counter()
     images, trainer = setup.dataset.train_images[:1], setup.trainer
     # The chunk is given the state's own arrays, so prediction needs others.
-    params = placement.replicate(jax.device_get(trainer.state.params), trainer.devices)
+    params = jax.device_get(trainer.state.eval_params)
+    params = placement.replicate(params, trainer.devices)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         predicted = pool.submit(setup.predict, params, images)
         trainer.compile()
@@ -123,6 +139,7 @@ def make_trainer(
     images: np.ndarray,
     labels: np.ndarray,
     indices: np.ndarray,
+    teacher: distillation.Teacher | None = None,
 ) -> Trainer:
     """The driver that trains `model` by `config`, on devices that suit its work.
 
@@ -132,32 +149,60 @@ def make_trainer(
       schedule: the learning rate.
       images, labels: the training set, uint8 [N, H, W, 1] and int32 [N].
       indices: int [n], of those images that are trained on.
+      teacher: to learn from.
 
     Raises:
-      ConfigError: see `count_steps` and `devices.choose_devices`.
+      ConfigError: see `batching.count_steps` and `devices.choose_devices`.
     """
     optimizer = optim.make_optimizer(
         config.optimizer, schedule, config.weight_decay, config.clip_norm
     )
     image_shape = images.shape[1:]
-    state = train_step.init_state(model, optimizer, config.seed, image_shape)
+    state = train_step.init_state(
+        model, optimizer, config.seed, image_shape, config.ema_decay > 0
+    )
     work = flops.of_model(model, state.params, image_shape)
-    step = train_step.make_train_step(
+
+    def distill(params, images):
+        own = teacher._replace(params=params)
+        targets = distillation.soft_targets(own, images, config.temperature)
+        return lambda logits: distillation.loss(logits, targets, config.temperature)
+
+    make_step = functools.partial(
+        train_step.make_train_step,
         model,
         optimizer,
-        augmentation=augment.AUGMENTATIONS[config.augment],
+        augmentation=augment.make_augmentation(
+            config.augment, config.affine_strength, config.elastic_pixels
+        ),
         label_smoothing=config.label_smoothing,
+        ema_decay=config.ema_decay,
         average=programs.average,
         microbatch_size=devices_lib.microbatch_size(work),
     )
+    hparams = {"seed": np.uint32(config.seed)}
+    if teacher is None:
+        step = make_step()
+    else:
+        # Params are arguments of the program; as constants they would be part of it.
+        hparams["teacher"] = teacher.params
     return Trainer(
-        make_step=lambda hparams: step,
+        make_step=lambda traced: (
+            step
+            if teacher is None
+            else make_step(
+                distill=functools.partial(distill, traced["teacher"]),
+                distill_weight=config.distill_weight,
+            )
+        ),
         state=jax.device_get(state),
-        hparams={"seed": np.uint32(config.seed)},
+        hparams=hparams,
         images=images,
         labels=labels,
-        order=lambda epoch: epoch_order(indices, config.batch_size, config.seed, epoch),
-        num_steps=count_steps(config, len(indices)),
+        order=lambda epoch: batching.epoch_order(
+            indices, config.batch_size, config.seed, epoch
+        ),
+        num_steps=batching.count_steps(config, len(indices)),
         devices=devices_lib.choose_devices(
             config.num_devices,
             config.batch_size,
@@ -166,57 +211,19 @@ def make_trainer(
     )
 
 
-def fingerprint(setup: Setup) -> str:
-    """A digest of what processes that train one run must have alike."""
+def fingerprint(setup: Setup, teacher_sha256: str | None = None) -> str:
+    """A digest of what processes that train one run must have alike.
+
+    Args:
+      setup: of this process.
+      teacher_sha256: of the runs that it learns from.
+    """
     config = {
         name: value
         for name, value in setup.config.to_dict().items()
         if SETTINGS[name].is_identity
     }
     has_start = setup.config.init_from is not None
-    others = (config, has_start, len(setup.trainer.devices), jax.__version__)
+    others = (config, has_start, teacher_sha256)
+    others += (len(setup.trainer.devices), jax.__version__)
     return digests.of_json([*others, setup.dataset.sha256])
-
-
-def count_steps(config: Config, num_images: int) -> int:
-    """Whole batches in an epoch of so many images.
-
-    Raises:
-      ConfigError: there is none.
-    """
-    if num_images == 0:
-        raise ConfigError(
-            f"--validation_fraction={config.validation_fraction}: it leaves no image "
-            f"of {config.dataset} to train on; lower it"
-        )
-    if num_images < config.batch_size:
-        raise ConfigError(
-            f"--batch_size={config.batch_size}: {config.dataset} has {num_images} "
-            "images to train on; give that many or fewer"
-        )
-    num_steps = num_images // config.batch_size
-    if num_steps * config.epochs > _MAX_STEPS:
-        raise ConfigError(
-            f"--epochs={config.epochs}: more than {_MAX_STEPS} steps of "
-            f"{config.batch_size} images; give {_MAX_STEPS // num_steps} or fewer"
-        )
-    return num_steps
-
-
-def epoch_order(
-    indices: np.ndarray, batch_size: int, seed: int, epoch: int
-) -> np.ndarray:
-    """The batches of one epoch, a function of (seed, epoch) alone.
-
-    Args:
-      indices: int [N], to draw from.
-      batch_size: B.
-      seed: the run's seed.
-      epoch: 0 for the first.
-
-    Returns:
-      int32 [N // B, B]; each index once at most, other leftovers in each epoch.
-    """
-    shuffled = np.random.default_rng((seed, epoch)).permutation(indices)
-    num_steps = len(indices) // batch_size
-    return shuffled[: num_steps * batch_size].reshape(num_steps, -1).astype(np.int32)

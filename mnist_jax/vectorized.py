@@ -10,20 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mnist_jax import data, evaluation, flops, metrics, models, optim, train_step
+from mnist_jax import batching, evaluation, flops, metrics, models, optim, train_step
 from mnist_jax.config import Config, ConfigError
-from mnist_jax.member_step import SWEPT_SETTINGS, make_member_step, swept_values
+from mnist_jax.member_step import MEMBER_SETTINGS, make_member_step, swept_values
 from mnist_jax.parallel import devices as devices_lib
 from mnist_jax.parallel import placement, programs
 from mnist_jax.storage.checkpoints import Checkpoints
 from mnist_jax.train_step import TrainState
 from mnist_jax.trainer import Trainer
-from mnist_jax.training_setup import (
-    build_model,
-    count_steps,
-    epoch_order,
-    load_data,
-)
+from mnist_jax.training_setup import build_model, load_data
 
 # Members step together if their states stay in a core's cache from step to step, and
 # if the model's matmuls are no larger than this: else one member's fill a core.
@@ -47,31 +42,29 @@ class VectorizedRuns:
         """Loads the data and builds the programs.
 
         Args:
-          configs: differ in `SWEPT_SETTINGS` alone.
+          configs: differ in `MEMBER_SETTINGS` alone.
 
         Raises:
-          ConfigError: they differ in more or have `init_from`, or see
+          ConfigError: they differ in more or have another run to learn from, or see
             `training_setup`.
         """
         first = configs[0]
         for config in configs:
-            if other := set(config.differences(first)) - set(SWEPT_SETTINGS):
+            if other := set(config.differences(first)) - set(MEMBER_SETTINGS):
                 raise ConfigError(
                     f"members differ in {', '.join(sorted(other))}: expected to differ "
-                    f"in {', '.join(SWEPT_SETTINGS)} alone; train them one by one"
+                    f"in {', '.join(MEMBER_SETTINGS)} alone; train them one by one"
                 )
-            if config.init_from is not None:
-                raise ConfigError(
-                    f"--init_from={config.init_from}: vectorized runs start from first "
-                    "values of their own: leave it out, or train the runs one by one"
-                )
+            for name in ("init_from", "teacher"):
+                if (path := getattr(config, name)) is not None:
+                    raise ConfigError(
+                        f"--{name}={path}: vectorized runs have no other run to start "
+                        "or to learn from: leave it out, or train the runs one by one"
+                    )
         self.configs, self.epoch = [_with_dropout(config) for config in configs], 0
         self.dataset = load_data(first)
         labels = self.dataset.train_labels
-        splits = [
-            data.split_validation(labels, config.validation_fraction, config.seed)
-            for config in configs
-        ]
+        splits = [batching.split(labels, config) for config in configs]
         num_test = len(self.dataset.test_labels)
         self._indices = {
             "train": np.stack([indices for indices, _ in splits]),
@@ -85,7 +78,7 @@ class VectorizedRuns:
         )
         self.trainer = self._make_trainer(model)
         self._predict = programs.make_vectorized_predict(
-            train_step.make_eval_step(model), self.trainer.devices
+            train_step.make_eval_step(model, first.eval_views), self.trainer.devices
         )
 
     def __len__(self) -> int:
@@ -93,14 +86,16 @@ class VectorizedRuns:
 
     def _make_trainer(self, model: nn.Module) -> Trainer:
         first, image_shape = self.configs[0], self.dataset.train_images.shape[1:]
-        num_steps = count_steps(first, self._indices["train"].shape[1])
+        num_steps = batching.count_steps(first, self._indices["train"].shape[1])
         hparams = swept_values(self.configs)
         schedule = optim.make_schedule(first.schedule, first.learning_rate, 1)
         decay = jnp.float32(0) if "weight_decay" in hparams else first.weight_decay
         optimizer = optim.make_optimizer(
             first.optimizer, schedule, decay, first.clip_norm
         )
-        states = train_step.init_states(model, optimizer, hparams["seed"], image_shape)
+        states = train_step.init_states(
+            model, optimizer, hparams["seed"], image_shape, first.ema_decay > 0
+        )
         work = flops.of_model(model, states[0].params, image_shape)
         devices = devices_lib.choose_devices(first.num_devices)[: len(self)]
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(states[0]))
@@ -131,7 +126,7 @@ class VectorizedRuns:
         """int32 [M, S, B]"""
         members = zip(self._indices["train"], self.configs, strict=True)
         return np.stack(
-            [epoch_order(x, c.batch_size, c.seed, epoch) for x, c in members]
+            [batching.epoch_order(x, c.batch_size, c.seed, epoch) for x, c in members]
         )
 
     def train_epoch(self) -> list[dict[str, float]]:
@@ -160,7 +155,7 @@ class VectorizedRuns:
         """Saves all members as one checkpoint, whose step is the epoch."""
         state = self.trainer.fetch_state()
         with Checkpoints(workdir, identity) as checkpoints:
-            checkpoints.save(self.epoch, state.params, self._training_tree(state))
+            checkpoints.save(self.epoch, state.eval_params, self._training_tree(state))
 
     def restore(
         self, workdir: Path, identity: Any, epoch: int, members: Sequence[int], of: int
@@ -186,7 +181,9 @@ class VectorizedRuns:
         chosen = list(members)
         treedef = jax.tree.structure(state.opt_state)
         opt_state = jax.tree.unflatten(treedef, training["opt_state"])
-        saved = TrainState(training["step"], params, opt_state)
+        saved = TrainState.of_saved(
+            training["step"], params, opt_state, training.get("params")
+        )
         self.trainer.set_state(jax.tree.map(lambda x: x[chosen], saved))
         self.epoch = epoch
 
@@ -194,16 +191,26 @@ class VectorizedRuns:
         # Without its structure, which has a part more where weight decay is swept.
         opt_state = jax.tree.leaves(state.opt_state)
         history = self.trainer.metrics()
-        return {"step": state.step, "opt_state": opt_state, "history": history}
+        tree = {"step": state.step, "opt_state": opt_state, "history": history}
+        return tree if state.ema_params is None else tree | {"params": state.params}
 
     def params(self) -> list[Any]:
         """Of each member, on the host."""
-        params = self.trainer.fetch_state().params
+        params = self.trainer.fetch_state().eval_params
         return [jax.tree.map(lambda x, i=i: x[i], params) for i in range(len(self))]
 
     def test_probabilities(self) -> np.ndarray:
         """Of every test image by each member: float32 [M, N, K]."""
         return np.stack([evaluation.softmax(logits) for logits in self._logits("test")])
+
+    def validation(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of each member's validation part the images and the probabilities.
+
+        Returns:
+          Indices of the training set, int [M, N], and float32 [M, N, K].
+        """
+        probabilities = [evaluation.softmax(x) for x in self._logits("validation")]
+        return self._indices["validation"], np.stack(probabilities)
 
     def _logits(self, part: str) -> np.ndarray:
         devices = self.trainer.devices
@@ -214,7 +221,7 @@ class VectorizedRuns:
             self._indices[part].astype(np.int32), len(devices)
         )
         logits = self._predict(
-            self.trainer.state.params,
+            self.trainer.state.eval_params,
             images,
             placement.distribute(indices, devices),
         )

@@ -123,7 +123,7 @@ def train_until(stops, config, workdir):
             signal.raise_signal(signal.SIGTERM)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "_check_loss", check_and_stop)
+        patch.setattr(training, "check_loss", check_and_stop)
         with pytest.raises(Interrupted, match="SIGTERM after step .*saved in"):
             training.train_and_evaluate(config, workdir)
     assert records.read_result(workdir) is None

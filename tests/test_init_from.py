@@ -224,7 +224,7 @@ def test_weights_of_other_image_sizes_do_not_fit(other, make, tmp_path):
 
 
 def test_vectorized_runs_have_no_start(other):
-    with pytest.raises(ConfigError, match="--init_from=.*: vectorized runs start from"):
+    with pytest.raises(ConfigError, match="--init_from=.*: vectorized runs have no o"):
         VectorizedRuns([make_mlp(init_from=str(other))])
 
 

@@ -90,20 +90,20 @@ def train_losses(workdir):
 
 def move(workdir, before, after):
     """A run that changes devices in its second epoch."""
-    config, check = make("mlp", before), training._check_loss
+    config, check = make("mlp", before), training.check_loss
 
     def stop_in_second_epoch(losses, done, config):
         check(losses, done, config)
         if done >= 19:
             signal.raise_signal(signal.SIGTERM)
 
-    training._check_loss, message = stop_in_second_epoch, ""
+    training.check_loss, message = stop_in_second_epoch, ""
     try:
         training.train_and_evaluate(config, workdir)
     except Interrupted as stop:
         message = str(stop)
     finally:
-        training._check_loss = check
+        training.check_loss = check
     config = dataclasses.replace(config, num_devices=after)
     result = training.train_and_evaluate(config, workdir)
     return {

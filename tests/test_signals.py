@@ -229,7 +229,7 @@ def test_overwrite_stopped_before_it_changed_anything_says_so(tmp_path, undistur
 
 
 def test_a_signal_in_the_last_chunk_ends_the_program(tmp_path):
-    config, check = make_mlp(), training._check_loss
+    config, check = make_mlp(), training.check_loss
 
     def stop_in_last_epoch(losses, done, config):
         check(losses, done, config)
@@ -237,7 +237,7 @@ def test_a_signal_in_the_last_chunk_ends_the_program(tmp_path):
             signal.raise_signal(signal.SIGTERM)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "_check_loss", stop_in_last_epoch)
+        patch.setattr(training, "check_loss", stop_in_last_epoch)
         with pytest.raises(Interrupted, match="SIGTERM; .* is complete") as caught:
             training.train_and_evaluate(config, tmp_path)
     assert caught.value.signal_number == signal.SIGTERM

@@ -11,11 +11,12 @@ from runs_of_launch import (
     without_times,
 )
 
-from mnist_jax import training, training_setup
+from mnist_jax import divergence, training_setup
+from mnist_jax.batching import count_steps, epoch_order
 from mnist_jax.config import ConfigError, make_config
 from mnist_jax.storage import records
 from mnist_jax.training import train_and_evaluate
-from mnist_jax.training_setup import count_steps, epoch_order, prepare
+from mnist_jax.training_setup import prepare
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_cause(tmp_path):
         "mlp", "digits", hidden_sizes=(16,), augment="none", schedule="constant",
         optimizer="sgd", learning_rate=1e30,
     )  # fmt: skip
-    with pytest.raises(training.TrainingError) as caught:
+    with pytest.raises(divergence.TrainingError) as caught:
         train_and_evaluate(config, tmp_path)
     message = str(caught.value)
     assert "at step 2:" in message or "at step 3:" in message
@@ -96,7 +97,9 @@ def test_parameters_that_the_last_step_makes_infinite_are_no_result(tmp_path):
         "linear", "digits", epochs=1, batch_size=1260, optimizer="adamw",
         learning_rate=1e38, weight_decay=1e38,
     )  # fmt: skip
-    with pytest.raises(training.TrainingError, match="parameters .* not finite") as own:
+    with pytest.raises(
+        divergence.TrainingError, match="parameters .* not finite"
+    ) as own:
         train_and_evaluate(config, tmp_path)
     assert "--learning_rate (now 1e+38)" in str(own.value)
     assert "\n" not in str(own.value)

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from mnist_jax import metrics, training_setup, vectorized
+from mnist_jax import member_step, metrics, training_setup, vectorized
 from mnist_jax.config import ConfigError, make_config
 from mnist_jax.storage.checkpoints import CheckpointError
 from mnist_jax.vectorized import VectorizedRuns
@@ -141,7 +141,7 @@ def test_what_is_no_number_cannot_differ(data_dir):
 
 def test_swept_values_are_those_that_differ(data_dir):
     values = vectorized.swept_values([make("mlp", data_dir, **x) for x in VARIED])
-    assert set(values) == set(vectorized.SWEPT_SETTINGS)
+    assert set(values) == set(member_step.SWEPT_SETTINGS)
     assert values["seed"].dtype == np.uint32 and values["seed"].tolist() == [1, 2, 1]
     assert values["dropout"].dtype == np.float32
     same = vectorized.swept_values([make("mlp", data_dir)] * 2)

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mnist_jax.config import Config
+from mnist_jax.divergence import TrainingError
 from mnist_jax.errors import first_line
 from mnist_jax.storage import records
 from mnist_jax.storage.stored_run import complete_result
-from mnist_jax.training import TrainingError, train_and_evaluate
+from mnist_jax.training import train_and_evaluate
 
 
 class Run(NamedTuple):

@@ -22,14 +22,14 @@ __all__ = [
 
 # The flags that a mode takes, beside those that any program takes.
 _TAKEN = {
-    "evaluate": ("workdir", "data_dir", "raw_dir"),
+    "evaluate": ("workdir", "data_dir", "raw_dir", "eval_views"),
     "predict": ("workdir", "images", "output"),
     "serve": ("workdir", "port", "drawings"),
     "plot": ("workdir",),
     "export": ("workdir",),
 }
 MODES = ("train", *_TAKEN)
-_ALSO_TRAIN = ("workdir", "data_dir", "raw_dir")
+_ALSO_TRAIN = ("workdir", "data_dir", "raw_dir", "eval_views")
 
 
 def check_flags(mode: str, given: Sequence[str]) -> None:

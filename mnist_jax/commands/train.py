@@ -35,6 +35,9 @@ def train(
     make_config(**settings)  # wrong settings are told before data is fetched
     if settings["init_from"] is not None:
         workdir_lib.parse(settings["init_from"], "init_from")
+    for path in (settings["teacher"] or "").split(","):
+        if settings["teacher"] is not None:
+            workdir_lib.parse(path, "teacher")
     folder = None if workdir is None else workdir_lib.parse(workdir)
     if writes_events:
         tensorboard.check()
@@ -54,7 +57,7 @@ def _train(
 ) -> None:
     """`train`, once the devices are there."""
     from mnist_jax import data, training
-    from mnist_jax.config import absolute_folder, make_config
+    from mnist_jax.config import absolute_folder, absolute_folders, make_config
     from mnist_jax.parallel import multihost
 
     gc.freeze()  # what was imported
@@ -70,7 +73,7 @@ def _train(
             # In the record, where these are does not depend on where one stands.
             name: absolute_folder(settings[name])
             for name in ("data_dir", "raw_dir", "init_from")
-        })  # fmt: skip
+        } | {"teacher": absolute_folders(settings["teacher"])})  # fmt: skip
     folder = folder or Path("runs") / f"{config.dataset}-{config.model}-{config.seed}"
     events = tensorboard.EventFiles(folder) if writes_events else None
     starts = []

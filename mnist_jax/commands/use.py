@@ -21,14 +21,16 @@ _AGAIN = "the same command starts again"
 
 
 @signals.advice(_AGAIN)
-def evaluate(workdir: str, data_dir: str | None, raw_dir: str | None) -> None:
+def evaluate(
+    workdir: str, data_dir: str | None, raw_dir: str | None, eval_views: int | None
+) -> None:
     """Prints the scores of the run's last checkpoint."""
     from mnist_jax import predict
     from mnist_jax.parallel import devices
 
     folder = workdir_lib.parse(workdir)
     devices.start()
-    found = predict.evaluate(folder, data_dir, raw_dir)
+    found = predict.evaluate(folder, data_dir, raw_dir, eval_views)
     if not found.is_complete:
         print(
             f"unfinished: {found.epoch} of {found.num_epochs} epochs are trained; the "

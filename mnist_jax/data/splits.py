@@ -32,6 +32,27 @@ def split_validation(
     return _draw(labels, classes, taken, seed)
 
 
+def split_fold(
+    labels: np.ndarray, num_folds: int, fold: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cuts one of several equal parts from a training set, class by class.
+
+    Args:
+      labels: int [N].
+      num_folds: parts, whose sizes differ by one at most, also in each class.
+      fold: which, from 0.
+
+    Returns:
+      Indices of the other images and of that part, int64, sorted. Every image is in
+      one of the parts.
+    """
+    rng = np.random.default_rng(0)
+    order = rng.permutation(len(labels))
+    by_class = order[np.argsort(np.asarray(labels)[order], kind="stable")]
+    part = np.sort(by_class[fold::num_folds])
+    return np.setdiff1d(np.arange(len(labels)), part), part
+
+
 def split_test(
     labels: np.ndarray, fraction: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -79,7 +79,7 @@ def export_run(workdir: Path) -> Exported:
         logits = classifier.classify(images)
         check = Check(images, logits, np.array(facts.class_names))
         params = jax.device_get(classifier.params)
-        program = trace(classifier.model, params, facts.image_shape)
+        program = trace(classifier.model, params, facts.image_shape, config.eval_views)
         stablehlo = _make_stablehlo(program)
         folder = workdir / records.EXPORT
         try:

@@ -38,13 +38,16 @@ class Program(NamedTuple):
     image_shape: tuple[int, ...]
 
 
-def trace(model: nn.Module, params: Any, image_shape: Sequence[int]) -> Program:
+def trace(
+    model: nn.Module, params: Any, image_shape: Sequence[int], num_views: int = 1
+) -> Program:
     """The program of a model, whose matmuls are in full float32 on all platforms.
 
     Args:
       model: for float32.
       params: of the model, arrays.
       image_shape: (H, W, 1).
+      num_views: that are averaged, see `train_step.make_eval_step`.
 
     Raises:
       ExportError: the model branches or loops by what it finds.
@@ -56,7 +59,8 @@ def trace(model: nn.Module, params: Any, image_shape: Sequence[int]) -> Program:
     images = jax.ShapeDtypeStruct((STAND_IN, *image_shape), jnp.uint8)
     # By default matmuls are of fewer bits on GPU and TPU, and logits differ by 1e-3.
     with jax.default_matmul_precision("highest"):
-        traced = jax.make_jaxpr(train_step.make_eval_step(model))(params, images)
+        eval_step = train_step.make_eval_step(model, num_views)
+        traced = jax.make_jaxpr(eval_step)(params, images)
     neutral = jax.make_jaxpr(
         lambda *args: _evaluate(traced.jaxpr, traced.consts, args, lambda size: size)
     )(*named.values(), images)

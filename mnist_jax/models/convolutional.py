@@ -1,5 +1,8 @@
 """Convolutional models. Inside, images lie innermost: [rows, columns, channels, B]."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -7,6 +10,7 @@ import jax.numpy as jnp
 from mnist_jax.models.layers import Dense, drop, dropout, flatten
 from mnist_jax.models.registry import register
 from mnist_jax.ops.convolution import conv_mean, conv_pool, convolve
+from mnist_jax.settings import setting
 
 Array = jax.Array
 
@@ -26,25 +30,6 @@ class ConvPool(nn.Module):
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         return nn.relu(conv_pool(images, kernel, self.dtype) + bias[:, None])
-
-
-@register("cnn")
-class CNN(nn.Module):
-    """The simple MNIST convnet of the Keras examples: 34,826 parameters.
-
-    https://keras.io/examples/vision/mnist_convnet/
-    """
-
-    num_classes: int
-    dtype: jnp.dtype = jnp.float32
-    dropout: float = dropout(0.5)
-
-    @nn.compact
-    def __call__(self, images: Array, keys: Array | None = None) -> Array:
-        x = ConvPool(32, self.dtype)(images.transpose(1, 2, 3, 0))  # [13, 13, 32, B]
-        x = ConvPool(64, self.dtype)(x)  # [5, 5, 64, B]
-        x = drop(flatten(x.transpose(3, 0, 1, 2)), self.dropout, keys, 0)
-        return Dense(self.num_classes, self.dtype)(x)
 
 
 class ConvMean(nn.Module):
@@ -112,18 +97,67 @@ class Residual(nn.Module):
         return nn.relu(x + gain * branch)
 
 
-@register("resnet")
-class ResNet(nn.Module):
-    """A small residual network (He et al., 2016): 111,820 parameters."""
+def _features() -> Any:
+    return setting(
+        (32, 64), "maps of each stage, which halves the sides", low=1, high=4_096
+    )
+
+
+def _blocks(default: int) -> Any:
+    return setting(default, "residual blocks of each stage", low=0, high=100)
+
+
+def _stages(x: Array, features: Sequence[int], blocks: int, dtype: jnp.dtype) -> Array:
+    """Of each stage the convolution with pooling, and its residual blocks.
+
+    Called in a compact method: the layers are the caller's. [H, W, 1, B] to the maps of
+    the last stage.
+    """
+    for maps in features:
+        x = ConvPool(maps, dtype)(x)
+        for _ in range(blocks):
+            x = Residual(dtype)(x)
+    return x
+
+
+@register("cnn")
+class CNN(nn.Module):
+    """The simple MNIST convnet of the Keras examples: 34,826 parameters by default.
+
+    https://keras.io/examples/vision/mnist_convnet/. With residual blocks it is a deeper
+    one, whose last maps go to the logits as they are.
+    """
 
     num_classes: int
     dtype: jnp.dtype = jnp.float32
+    features: tuple[int, ...] = _features()
+    blocks: int = _blocks(0)
+    dropout: float = dropout(0.5)
+
+    @nn.compact
+    def __call__(self, images: Array, keys: Array | None = None) -> Array:
+        x = images.transpose(1, 2, 3, 0)
+        x = _stages(x, self.features, self.blocks, self.dtype)  # [5, 5, 64, B]
+        x = drop(flatten(x.transpose(3, 0, 1, 2)), self.dropout, keys, 0)
+        return Dense(self.num_classes, self.dtype)(x)
+
+
+@register("resnet")
+class ResNet(nn.Module):
+    """A small residual network (He et al., 2016): 111,820 parameters by default.
+
+    The means of the last maps go to the logits.
+    """
+
+    num_classes: int
+    dtype: jnp.dtype = jnp.float32
+    features: tuple[int, ...] = _features()
+    blocks: int = _blocks(1)
     dropout: float = dropout(0.0)
 
     @nn.compact
     def __call__(self, images: Array, keys: Array | None = None) -> Array:
         x = images.transpose(1, 2, 3, 0)
-        for features in (32, 64):
-            x = Residual(self.dtype)(ConvPool(features, self.dtype)(x))
+        x = _stages(x, self.features, self.blocks, self.dtype)
         x = drop(x.mean((0, 1)).T, self.dropout, keys, 0)
         return Dense(self.num_classes, self.dtype)(x)

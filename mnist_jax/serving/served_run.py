@@ -37,7 +37,7 @@ class ServedRun:
         self._devices = devices_lib.choose_devices(num_devices=1)
         self._params = placement.replicate(stored.params, self._devices)
         model = stored.model
-        eval_step = train_step.make_eval_step(model)
+        eval_step = train_step.make_eval_step(model, self.config.eval_views)
         self._logits_of_one = self._compile(eval_step, 1)
         self._logits = self._compile(eval_step, programs.EVALUATION_BATCH)
         self._saliency = self._compile(explain.make_saliency_step(model), 1)

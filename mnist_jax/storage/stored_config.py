@@ -17,12 +17,14 @@ class Facts(NamedTuple):
       image_shape: height, width and channels of an image.
       init_from_sha256: of the params that --init_from gave, `digests.of_arrays`.
       new_params: names of those that it could not give.
+      teacher_sha256: of the params of the runs that --teacher gave.
     """
 
     class_names: tuple[str, ...] | None = None
     image_shape: tuple[int, int, int] | None = None
     init_from_sha256: str | None = None
     new_params: tuple[str, ...] | None = None
+    teacher_sha256: str | None = None
 
 
 NO_FACTS = Facts()
@@ -54,7 +56,7 @@ def from_json(content: Mapping[str, Any]) -> StoredConfig:
 
 def check(content: Mapping[str, Any]) -> None:
     """Raises ValueError, whose message names the field, for facts that cannot be."""
-    for name in ("data_sha256", "init_from_sha256"):
+    for name in ("data_sha256", "init_from_sha256", "teacher_sha256"):
         if not isinstance(content.get(name), str | None):
             raise ValueError(f"{name} is {content[name]!r}, expected a text")
     for name in ("class_names", "new_params"):

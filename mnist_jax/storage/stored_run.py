@@ -18,7 +18,7 @@ from mnist_jax.config import Config, ConfigError
 from mnist_jax.storage import records
 from mnist_jax.storage import workdir as workdir_lib
 from mnist_jax.storage.checkpoints import Checkpoints
-from mnist_jax.storage.stored_config import Facts
+from mnist_jax.storage.stored_config import NO_FACTS, Facts
 
 
 class StoredRun(NamedTuple):
@@ -75,7 +75,7 @@ def check_workdir(
     config: Config,
     workdir: Path,
     data_sha256: str | None = None,
-    init_from_sha256: str | None = None,
+    others: Facts = NO_FACTS,
 ) -> dict[str, Any] | None:
     """The result of this very run if `workdir` holds one, else None.
 
@@ -86,7 +86,7 @@ def check_workdir(
       workdir: its folder.
       data_sha256: of the data set that is to be trained on, where it is known; else
         that of the prepared copy is asked for.
-      init_from_sha256: of the weights that it starts from, where they are known.
+      others: digests of the runs that it starts or learns from, where they are known.
 
     Raises:
       RecordsError: `workdir` holds another run, or one on other data or from other
@@ -109,11 +109,14 @@ def check_workdir(
             f"other data named {config.dataset}, SHA-256 {trained_on[:12]}... there, "
             f"{data_sha256[:12]}... here"
         )
-    is_known = init_from_sha256 or settings.init_from != config.init_from
-    if is_known and facts.init_from_sha256 != init_from_sha256:
-        there = _describe_start(settings, facts.init_from_sha256)
-        here = _describe_start(config, init_from_sha256)
-        different.append(f"{there} there, {here} here")
+    for name in ("init_from", "teacher"):
+        then, now = (getattr(x, f"{name}_sha256") for x in (facts, others))
+        is_known = now or getattr(settings, name) != getattr(config, name)
+        if is_known and then != now:
+            there = _describe_other(name, settings, then)
+            different.append(
+                f"{there} there, {_describe_other(name, config, now)} here"
+            )
     if different:
         raise records.RecordsError(
             f"{workdir} holds another run ({'; '.join(different)}): give another "
@@ -127,17 +130,17 @@ def check_workdir(
     return result
 
 
-def _describe_start(config: Config, sha256: str | None) -> str:
+def _describe_other(name: str, config: Config, sha256: str | None) -> str:
     if sha256 is None:
-        return "no --init_from"
-    return f"--init_from={config.init_from} (weights of SHA-256 {sha256[:12]}...)"
+        return f"no --{name}"
+    return f"--{name}={getattr(config, name)} (weights of SHA-256 {sha256[:12]}...)"
 
 
 def complete_result(
-    config: Config, workdir: Path, init_from_sha256: str | None = None
+    config: Config, workdir: Path, others: Facts = NO_FACTS
 ) -> dict[str, Any] | None:
     """`check_workdir`, and None where another file of the complete run is lost."""
-    result = check_workdir(config, workdir, init_from_sha256=init_from_sha256)
+    result = check_workdir(config, workdir, others=others)
     return None if result is None or _find_lost(workdir, result) else result
 
 
@@ -168,8 +171,7 @@ def open_run(
         file of a complete run is lost, and there is no checkpoint to make it from.
     """
     held.enter_context(workdir_lib.lock(workdir))
-    start = facts.init_from_sha256
-    result = None if overwrite else check_workdir(config, workdir, data_sha256, start)
+    result = None if overwrite else check_workdir(config, workdir, data_sha256, facts)
     lost = [] if result is None else _find_lost(workdir, result)
     if result is not None and not lost:
         return result, None
