@@ -1,14 +1,15 @@
 """Successive halving over vectorized runs (Jamieson and Talwalkar, 2016).
 
 All trials train for some epochs, the best part of them goes on, and so on to the end.
-Trials that differ in `vectorized.SWEPT_SETTINGS` alone are a group, whose members train
-together.
+Trials that differ in `member_step.MEMBER_SETTINGS` alone are a group, whose members
+train together.
 """
 
 import json
 import math
 import shutil
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ import tqdm
 
 from mnist_jax import data
 from mnist_jax.config import Config, ConfigError
+from mnist_jax.member_step import MEMBER_SETTINGS
 from mnist_jax.storage import records
 from mnist_jax.storage.checkpoints import CheckpointError
-from mnist_jax.vectorized import SWEPT_SETTINGS, VectorizedRuns
+from mnist_jax.vectorized import VectorizedRuns
 
 _STATES = "states"
 _REMEDY = "delete its folder, or give another --workdir"
@@ -38,7 +40,7 @@ def group(configs: Sequence[Config]) -> list[list[int]]:
     groups: dict[str, list[int]] = {}
     for i, config in enumerate(configs):
         identity = config.identity().items()
-        shared = {k: v for k, v in identity if k not in SWEPT_SETTINGS}
+        shared = {k: v for k, v in identity if k not in MEMBER_SETTINGS}
         groups.setdefault(json.dumps(shared), []).append(i)
     return sorted(groups.values(), key=len, reverse=True)
 
@@ -53,7 +55,8 @@ class Search:
       path: of the JSON file.
       configs: of the trials.
       trials: for each its 'settings', the 'epochs' it is to train for, and in 'scores'
-        for each epoch what `VectorizedRuns.train_epoch` gives.
+        for each epoch what `VectorizedRuns.train_epoch` gives, and 'group_seconds'
+        of the epoch of all members of its group that were trained.
     """
 
     def __init__(
@@ -149,10 +152,12 @@ class Search:
             # What is left of a search whose JSON file was deleted.
             shutil.rmtree(folder, ignore_errors=True)
         while runs.epoch < end:
+            began = time.perf_counter()
             scores = runs.train_epoch()
+            seconds = time.perf_counter() - began
             runs.save(folder, self._identity(members))
             for i, score in zip(members, scores, strict=True):
-                self.trials[i]["scores"].append(score)
+                self.trials[i]["scores"].append(score | {"group_seconds": seconds})
             self._write()  # from here on the new checkpoint counts
             bar.update(len(members))
 

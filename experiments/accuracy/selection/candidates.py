@@ -1,0 +1,43 @@
+"""Candidate recipes: settings that are tried on top of a preset."""
+
+import shlex
+from typing import Any
+
+from mnist_jax.config import SETTINGS, ConfigError
+
+# Those that all candidates share, or that a study gives itself.
+_NOT_TRIED = ("model", "dataset", "preset", "data_dir", "raw_dir", "seed") + (
+    "validation_fraction",
+    "validation_fold",
+)
+
+
+def parse(text: str) -> dict[str, Any]:
+    """The settings of a candidate, given as 'augment=elastic dropout=0.1'.
+
+    Raises:
+      ConfigError: it names no setting, or a value is none of its own.
+    """
+    settings = {}
+    for part in shlex.split(text):
+        name, equals, value = part.partition("=")
+        if not equals or name not in SETTINGS or name in _NOT_TRIED:
+            raise ConfigError(
+                f"--candidate={text}: {part} is no setting that can be tried: expected "
+                "pairs like augment=elastic, with blanks between them"
+            )
+        settings[name] = SETTINGS[name].parse(value)
+        SETTINGS[name].check(settings[name])
+    return settings
+
+
+def name(settings: dict[str, Any]) -> str:
+    """The inverse of `parse`, for people and for folders."""
+    parts = [f"{key}={_text(value)}" for key, value in settings.items()]
+    return " ".join(parts) or "as the preset"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "-".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else f"{value}"

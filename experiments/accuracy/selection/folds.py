@@ -1,0 +1,92 @@
+"""A recipe trained on folds of the training set; the test set has no part in it."""
+
+import dataclasses
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments.accuracy.search.halving import Search
+from mnist_jax.config import Config
+from mnist_jax.storage import records
+
+_SEARCH, _HELD_OUT = "search.json", "held_out.npz"
+
+
+class HeldOut(NamedTuple):
+    """What a recipe predicts of images that were held out of its training."""
+
+    indices: np.ndarray  # int64 [N], of the training set
+    probabilities: np.ndarray  # float32 [N, K]
+    seconds: float  # of training
+
+    def correct(self, labels: np.ndarray) -> np.ndarray:
+        """Of each image of the training set 1 or 0, NaN where it was not held out.
+
+        Args:
+          labels: int [M], of the whole training set.
+        """
+        found = np.full(len(labels), np.nan)
+        predicted = self.probabilities.argmax(-1)
+        found[self.indices] = predicted == labels[self.indices]
+        return found
+
+
+def join(parts: Sequence[HeldOut]) -> HeldOut:
+    """Of other folds of the same recipe."""
+    return HeldOut(
+        np.concatenate([part.indices for part in parts]),
+        np.concatenate([part.probabilities for part in parts]),
+        sum(part.seconds for part in parts),
+    )
+
+
+def train(config: Config, folds: Sequence[int], workdir: Path) -> HeldOut:
+    """Trains a recipe once for each fold; goes on where it was stopped.
+
+    The folds are vectorized runs: each device trains its own.
+
+    Args:
+      config: of the recipe, with a `validation_fraction`.
+      folds: which are held out.
+      workdir: of this recipe and these folds.
+
+    Raises:
+      RecordsError: the folder holds another recipe, or its files are damaged.
+    """
+    members = [dataclasses.replace(config, validation_fold=fold) for fold in folds]
+    search = Search(
+        workdir / _SEARCH, members, [{"validation_fold": fold} for fold in folds]
+    )
+    search.run()
+    seconds = sum(score["group_seconds"] for score in search.trials[0]["scores"])
+    held_out = _read(workdir, seconds)
+    if held_out is None:
+        indices, probabilities = search.trained().validation()
+        indices = indices.reshape(-1)
+        probabilities = probabilities.reshape(len(indices), -1)
+        held_out = HeldOut(indices, probabilities, seconds)
+        _write(workdir, held_out)
+    search.forget_states()
+    return held_out
+
+
+def _write(workdir: Path, held_out: HeldOut) -> None:
+    content = io.BytesIO()
+    arrays = dict(indices=held_out.indices, probabilities=held_out.probabilities)
+    np.savez_compressed(content, **arrays)
+    records.write_atomically(workdir / _HELD_OUT, content.getvalue())
+
+
+def _read(workdir: Path, seconds: float) -> HeldOut | None:
+    path = workdir / _HELD_OUT
+    if not path.exists():
+        return None
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
+            return HeldOut(arrays["indices"], arrays["probabilities"], seconds)
+    except Exception as error:  # zipfile, zlib and numpy each have their own
+        remedy = f"delete {workdir}, so that it is trained again"
+        raise records.damaged(path, error, remedy) from error
