@@ -130,13 +130,17 @@ def curves(runs: Mapping[str, Sequence[Epochs]], title: str) -> bytes:
     return style.to_png(figure)
 
 
-def pareto(rows: Rows, title: str) -> bytes:
-    """Test error against parameters and against training seconds; rows as in
-    `results`. A line joins the models that no other beats in both."""
-    figure = style.new_figure(12, 4.6, title)
-    names = {"num_params": "parameters", "train_seconds": "training, seconds"}
-    axes = figure.subplots(1, 2, sharey=True)
-    for axis, (key, label) in zip(axes, names.items(), strict=True):
+_COSTS = {"num_params": "parameters", "train_seconds": "training, seconds"}
+
+
+def pareto(rows: Rows, title: str, costs: Mapping[str, str] = _COSTS) -> bytes:
+    """Test error against each of some costs, by keys of the rows with their labels.
+
+    Rows are as in `results`. A line joins the models that no other beats in both.
+    """
+    figure = style.new_figure(6 * len(costs), 4.6, title)
+    axes = figure.subplots(1, len(costs), sharey=True)
+    for axis, (key, label) in zip(axes, costs.items(), strict=True):
         points = []
         for i, row in enumerate(rows):
             errors = _error(row["test_accuracies"])

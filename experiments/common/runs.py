@@ -105,7 +105,8 @@ def mean_std(values: Sequence[float]) -> tuple[float, float]:
 def summarize(runs: Sequence[Run]) -> dict[str, Any]:
     """One row of runs that differ by seed alone: accuracies, 0 to 1, and seconds."""
     accuracies = [run.result["test_accuracy"] for run in runs]
-    validation = [run.epochs[-1]["validation_accuracy"] for run in runs]
+    last = [run.epochs[-1]["validation_accuracy"] for run in runs]
+    validation = [accuracy for accuracy in last if accuracy is not None]
     mean, std = mean_std(accuracies)
     return {
         "model": runs[0].config.model,
@@ -115,7 +116,7 @@ def summarize(runs: Sequence[Run]) -> dict[str, Any]:
         "test_accuracy": mean,
         "std": std,
         "test_accuracies": accuracies,
-        "validation_accuracy": statistics.fmean(validation),
+        "validation_accuracy": statistics.fmean(validation) if validation else None,
         "train_seconds": statistics.fmean(r.result["train_seconds"] for r in runs),
     }
 

@@ -1,0 +1,266 @@
+"""How accurate can each family of models be on MNIST, honestly measured?
+
+    python -m experiments.accuracy.frontier --models=cnn,mlp --seeds=0,1,2,3,4
+
+Trains the frozen recipe of each family, --preset=best, on all training images, and
+scores the test set once per seed, after the last step. Recipes were chosen without the
+test set by select_recipe. A distilled model learns from all seeds of its teacher, which
+are trained before. Also averages probabilities over views of an image (--eval_views=9),
+over the seeds of a family, and over families in combinations that were fixed before.
+Goes on where it was stopped, and does not repeat finished runs. Writes frontier.json,
+.md, .png and report.html under --workdir.
+"""
+
+import io
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import app, flags
+
+from experiments.accuracy.frontier_parts import ensembles
+from experiments.accuracy.frontier_parts.families import (
+    FAMILIES,
+    SUSPECTED_LABELS,
+    Family,
+)
+from experiments.common import charts, columns, prediction_charts, runs, study_flags
+from experiments.common.machine import cpu_name
+from experiments.common.report import Page, own_command, write_all
+from experiments.common.table import Column, Table, column
+from mnist_jax import cli, data, flops, predict, train_step, training_setup
+from mnist_jax.config import Config, ConfigError, absolute_folders, make_config
+from mnist_jax.formats import counted
+from mnist_jax.storage import records
+
+NUM_VIEWS = 9
+_VIEWS = "views.npz"
+_BACKWARD = 2  # times the arithmetic of the forward pass
+
+COLUMNS = (
+    column("family", "family"),
+    columns.MODEL,
+    columns.PARAMETERS,
+    column("MACs", "macs", "{:,}"),
+    columns.EPOCHS,
+    column("min", "minutes", "{:.0f}"),
+    column("seeds", "num_seeds", "{:d}"),
+    Column(
+        "test accuracy",
+        lambda row: f"{row['test_accuracy']:.3%} ± {100 * row['std']:.3f}",
+    ),
+    column("standard error", "standard_error", "{:.3f}"),
+    Column("lowest", lambda row: f"{min(row['test_accuracies']):.2%}"),
+    column(f"{NUM_VIEWS} views", "views_accuracy", "{:.3%}"),
+    column("published, honest", "honest", "{:.2%}"),
+    column("published, headline", "headline", "{:.2%}"),
+)
+ENSEMBLE_COLUMNS = (
+    column("ensemble", "ensemble"),
+    column("members", "num_members", "{:d}"),
+    column("test accuracy", "test_accuracy", "{:.2%}"),
+)
+
+
+def predict_views(run: runs.Run, images: np.ndarray) -> np.ndarray:
+    """Mean probabilities over `NUM_VIEWS` of each test image, kept in the run's folder.
+
+    Args:
+      run: finished.
+      images: uint8 [N, H, W, 1].
+
+    Returns:
+      float32 [N, K].
+    """
+    path = run.workdir / _VIEWS
+    if path.exists():
+        try:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
+                return arrays["probabilities"]
+        except Exception as error:  # zipfile, zlib and numpy each have their own
+            raise records.damaged(path, error, "delete the file") from error
+    classifier = predict.load_classifier(run.workdir, eval_views=NUM_VIEWS)
+    probabilities = np.exp(classifier.classify(images))
+    content = io.BytesIO()
+    np.savez_compressed(content, probabilities=probabilities)
+    records.write_atomically(path, content.getvalue())
+    return probabilities
+
+
+def summarize(
+    family: Family, own: Sequence[runs.Run], dataset: data.Dataset
+) -> dict[str, Any]:
+    """The row of one family's runs, which differ by seed alone."""
+    row, config = runs.summarize(own) | {"model": family.key}, own[0].config
+    model = training_setup.build_model(
+        config, dataset.train_images.shape[1:], len(dataset.class_names)
+    )
+    shape = dataset.train_images.shape[1:]
+    macs = flops.of_model(
+        model, train_step.init_params_shapes(model, shape), shape
+    ).macs
+    views = [
+        float((predict_views(run, dataset.test_images).argmax(-1) == labels).mean())
+        for run in own
+        for labels in [dataset.test_labels]
+    ]
+    of_mnist = dataset.name == "mnist"
+    images = own[0].result["num_train_images"] * config.epochs
+    return {
+        **row,
+        "family": family.name,
+        "macs": macs,
+        "training_macs": macs * images * (1 + _BACKWARD),
+        "minutes": row["train_seconds"] / 60,
+        "num_seeds": len(own),
+        "standard_error": 100 * row["std"] / math.sqrt(len(own)),
+        "views_accuracy": float(np.mean(views)),
+        "views_accuracies": views,
+        "honest": family.honest.accuracy if of_mnist and family.honest else None,
+        "headline": family.headline.accuracy if of_mnist and family.headline else None,
+        "sources": [x and x.source for x in (family.honest, family.headline)],
+        "precision": config.precision,
+        "teacher": config.teacher,
+    }
+
+
+def draw(
+    rows: Sequence[Mapping[str, Any]],
+    all_runs: Mapping[str, Sequence[runs.Run]],
+    dataset: data.Dataset,
+) -> dict[str, tuple[str, bytes]]:
+    """The charts: name -> (caption, PNG)."""
+    on = f"{dataset.name}, {counted(len(rows[0]['seeds']), 'seed')}"
+    axes = {
+        "num_params": "parameters",
+        "macs": "multiply-accumulates per image",
+        "training_macs": "multiply-accumulates of the training",
+    }
+    labels = dataset.test_labels
+    predicted = np.array(
+        [
+            ensembles.mean([x.predictions.probabilities for x in own]).argmax(-1)
+            for own in all_runs.values()
+        ]
+    )
+    wrong = np.flatnonzero((predicted != labels).all(0))
+    suspected = np.array(SUSPECTED_LABELS if dataset.name == "mnist" else (), int)
+    shown = np.concatenate([wrong, np.setdiff1d(suspected, wrong)])[:60]
+    both = np.intersect1d(wrong, suspected)
+    title = f"{counted(len(wrong), 'test image')} that all families classify wrongly"
+    if len(suspected):
+        title += (
+            f", {len(both)} of them among the {len(suspected)} suspected labels; then "
+            "the others of these"
+        )
+    return {
+        "frontier": (
+            "Test error against parameters and compute; the line joins the families "
+            "that no other beats in both.",
+            charts.pareto(rows, f"Test error of each family: {on}", axes),
+        ),
+        "wrong_images": (
+            "Images that every family's mean over seeds classifies wrongly.",
+            prediction_charts.wrong_images(
+                dataset.test_images[shown, ..., 0],
+                labels[shown],
+                predicted[:, shown],
+                dataset.class_names,
+                title,
+            ),
+        ),
+    }
+
+
+def make_configs(
+    given: flags.FlagValues, workdir: Path
+) -> dict[Family, dict[str, Config]]:
+    """For each family, teachers before students, the config of each run by its folder.
+
+    Raises:
+      ConfigError: a flag is wrong.
+    """
+    known = [family.key for family in FAMILIES]
+    chosen = study_flags.names("models", given.models, known)
+    if given.dataset == "auto":
+        raise ConfigError(
+            f"--dataset=auto: give the data set, one of {', '.join(data.DATASETS)}"
+        )
+    folders, seeds = study_flags.folders(given), study_flags.seeds(given.seeds)
+    configs = {}
+    for family in sorted(FAMILIES, key=lambda one: one.teacher is not None):
+        if family.key not in chosen:
+            continue
+        if family.teacher not in (None, *chosen):
+            raise ConfigError(
+                f"--models={','.join(chosen)}: {family.key} learns from "
+                f"{family.teacher}: give that too"
+            )
+        teachers = [workdir / f"{family.teacher}-{seed}" for seed in seeds]
+        teacher = ",".join(map(str, teachers)) if family.teacher else None
+        configs[family] = {
+            f"{family.key}-{seed}": make_config(
+                family.model,
+                given.dataset,
+                given.preset,
+                seed=seed,
+                teacher=absolute_folders(teacher),
+                **folders,
+            )
+            for seed in seeds
+        }
+    return configs
+
+
+def study() -> None:
+    given = flags.FLAGS
+    workdir = study_flags.workdir(given) or Path(f"runs/frontier-{given.dataset}")
+    all_runs, rows, dataset = {}, [], None
+    for family, configs in make_configs(given, workdir).items():
+        print(f"{family.name}: {family.key}", file=sys.stderr)
+        own = list(runs.train_all(configs, workdir).values())
+        dataset = dataset or training_setup.load_data(own[0].config)
+        all_runs[family.key] = own
+        rows.append(summarize(family, own, dataset))
+    rows.sort(key=lambda row: row["test_accuracy"])
+    grouped = ensembles.summarize(all_runs, dataset.test_labels)
+    table, together = Table(COLUMNS, rows), Table(ENSEMBLE_COLUMNS, grouped)
+    page = Page(f"The frontier on {dataset.name}")
+    page.table(table)
+    page.table(together)
+    figures = draw(rows, all_runs, dataset)
+    for caption, png in figures.values():
+        page.figure(png, caption)
+    content = {
+        "command": own_command(),
+        "hardware": cpu_name(),
+        "dataset": dataset.name,
+        "rows": rows,
+        "ensembles": grouped,
+    }
+    files = {
+        "frontier.json": content,
+        "frontier.md": f"{table.to_markdown()}\n{together.to_markdown()}",
+        **{f"{name}.png": png for name, (_, png) in figures.items()},
+        "report.html": page,
+    }
+    write_all(workdir, files)
+    print(table.to_text(), together.to_text(), sep="\n", end="")
+
+
+def define_flags() -> None:
+    models = [family.key for family in FAMILIES]
+    flags.DEFINE_list("models", models, "whose families to train, with commas")
+    cli.define_settings(("dataset", "preset"), dataset="mnist", preset="best")
+    study_flags.define_seeds(0, 1, 2, 3, 4)
+    study_flags.define_folders("runs/frontier-<dataset>")
+
+
+main = cli.make_main(study, "finished runs are kept")
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)
