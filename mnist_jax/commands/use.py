@@ -197,18 +197,17 @@ def plot(workdir: str, keeps_programs: bool) -> None:
     folder = workdir_lib.parse(workdir)
     for path in plots.draw_all(folder):
         print(path)
-    places = plots.select_explained(folder)
-    if places is None:
-        return
-    if keeps_programs:
-        compilation_cache.start()
-    from mnist_jax import predict
-    from mnist_jax.parallel import devices
 
-    devices.start()
-    shown = records.read_predictions(folder).shown_images[places]
-    explanation = predict.explain(folder, shown[..., None])
-    for path in plots.draw_explanation(folder, places, *explanation):
+    def explain(pictures):
+        if keeps_programs:
+            compilation_cache.start()
+        from mnist_jax import predict
+        from mnist_jax.parallel import devices
+
+        devices.start()
+        return predict.explain(folder, pictures)
+
+    for path in plots.draw_explanation(folder, explain):
         print(path)
 
 
