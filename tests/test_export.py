@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -458,7 +459,7 @@ def test_where_the_onnx_fails_the_other_files_are_written(
 
 
 def without(monkeypatch, *names):
-    find = files.extras.importlib.util.find_spec
+    find = importlib.util.find_spec
     monkeypatch.setattr(
         "importlib.util.find_spec", lambda name: None if name in names else find(name)
     )

@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import csv
-import importlib.util
 import io
 import os
 from collections.abc import Callable, Sequence
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mnist_jax import compilation_cache, images, plots, printing, signals
+from mnist_jax import compilation_cache, extras, images, plots, printing, signals
 from mnist_jax.errors import UserError, UserErrors
 from mnist_jax.formats import counted, format_loss
 from mnist_jax.settings import ConfigError
@@ -156,7 +155,8 @@ def serve(workdirs: str, port: int, drawings: str) -> None:
       port: of 127.0.0.1.
       drawings: folder where drawings are kept.
     """
-    _check_server()
+    for library in ("starlette", "uvicorn"):
+        extras.check("--mode=serve", "serve", library)
     from mnist_jax.parallel import devices
     from mnist_jax.serving.app import serve
     from mnist_jax.serving.served_run import ServedRun
@@ -173,14 +173,6 @@ def serve(workdirs: str, port: int, drawings: str) -> None:
                 "different sizes or --preprocess: serve them by two commands"
             )
     serve(runs, port, Path(drawings).expanduser())
-
-
-def _check_server() -> None:
-    for library in ("starlette", "uvicorn"):
-        if importlib.util.find_spec(library) is None:
-            raise ConfigError(
-                f"--mode=serve needs {library}: pip install -e '.[serve]'"
-            )
 
 
 @signals.advice(_AGAIN)
@@ -218,9 +210,7 @@ def export_run(workdir: str) -> None:
     Raises:
       ExportError: model.onnx or nothing could be written.
     """
-    from mnist_jax.export import extras
-
-    extras.check()
+    extras.check("--mode=export", "export", "flatbuffers", "safetensors")
     from mnist_jax.export import files
     from mnist_jax.parallel import devices
 
