@@ -23,7 +23,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from mnist_jax.errors import UserError
-from mnist_jax.serving import bodies, replies
+from mnist_jax.serving import bodies, responses
 from mnist_jax.serving.served_run import ServedRun
 from mnist_jax.settings import ConfigError
 
@@ -101,13 +101,13 @@ def make_app(runs: Sequence[ServedRun], folder: Path) -> Starlette:
         body, kind = await _read(request)
         if kind in (bodies.JSON, bodies.NPY):
             return JSONResponse(
-                await compute(replies.predict_array, runs, body, kind, shape)
+                await compute(responses.predict_array, runs, body, kind, shape)
             )
-        return JSONResponse(await compute(replies.predict_picture, runs, body, shape))
+        return JSONResponse(await compute(responses.predict_picture, runs, body, shape))
 
     async def post_saliency(request: Request) -> Response:
         body, _ = await _read(request)
-        return JSONResponse(await compute(replies.saliency, runs, body, shape))
+        return JSONResponse(await compute(responses.saliency, runs, body, shape))
 
     async def post_drawing(request: Request) -> Response:
         body, _ = await _read(request)
@@ -116,7 +116,7 @@ def make_app(runs: Sequence[ServedRun], folder: Path) -> Starlette:
             expected = ", ".join(runs[0].class_names)
             raise bodies.BodyError(f"class={name}: expected one of {expected}")
         return JSONResponse(
-            await compute(replies.keep, runs, folder, name, body, shape)
+            await compute(responses.keep, runs, folder, name, body, shape)
         )
 
     return Starlette(
