@@ -158,7 +158,7 @@ def serve(workdirs: str, port: int, drawings: str) -> None:
     for library in ("starlette", "uvicorn"):
         extras.check("--mode=serve", "serve", library)
     from mnist_jax.parallel import devices
-    from mnist_jax.serving.app import serve
+    from mnist_jax.serving import app
     from mnist_jax.serving.served_run import ServedRun
 
     folders = [workdir_lib.parse(one) for one in workdirs.split(",") if one]
@@ -172,7 +172,7 @@ def serve(workdirs: str, port: int, drawings: str) -> None:
                 f"--workdir={workdirs}: {run.name} and {runs[0].name} take images of "
                 "different sizes or --preprocess: serve them by two commands"
             )
-    serve(runs, port, Path(drawings).expanduser())
+    app.serve(runs, port, Path(drawings).expanduser())
 
 
 @signals.advice(_AGAIN)

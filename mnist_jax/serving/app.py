@@ -29,6 +29,12 @@ from mnist_jax.settings import ConfigError
 
 HOST = "127.0.0.1"
 _PAGE = Path(__file__).parent / "page"
+_FILES = {
+    "/": "page.html",
+    "/page.js": "page.js",
+    "/page.css": "page.css",
+    "/icon.svg": "icon.svg",
+}
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; "
     "style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
@@ -138,10 +144,6 @@ def make_app(runs: Sequence[ServedRun], folder: Path) -> Starlette:
         },
         max_body_size=bodies.MAX_BYTES,
     )
-
-
-_FILES = {"/": "page.html"}
-_FILES |= {f"/{name}": name for name in ("page.js", "page.css", "icon.svg")}
 
 
 def _send_file(name: str) -> Callable:
