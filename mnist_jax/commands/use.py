@@ -113,7 +113,6 @@ def _read_images(
     paths: Sequence[str], reader: Callable[[str], np.ndarray]
 ) -> tuple[list[tuple[str, np.ndarray]], list[UserError]]:
     """(path, picture) of those that can be read, and the errors of the others."""
-
     from mnist_jax import progress
 
     def read(path):
