@@ -1,21 +1,18 @@
 """Event files for TensorBoard: the only user of tensorboardX, an optional extra."""
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mnist_jax.settings import ConfigError
+from mnist_jax import extras
 from mnist_jax.storage.records import TENSORBOARD
 
 
 def check() -> None:
     """Raises ConfigError where tensorboardX is not installed."""
-    if importlib.util.find_spec("tensorboardX") is None:
-        raise ConfigError(
-            "--tensorboard needs tensorboardX: pip install -e '.[tensorboard]', or "
-            "leave the flag out"
-        )
+    extras.check(
+        "--tensorboard", "tensorboard", "tensorboardX", remedy="leave the flag out"
+    )
 
 
 class EventFiles:

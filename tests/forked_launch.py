@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
-SECONDS = 300  # that one command line may take on a machine with other work
+SECONDS = 1200  # that one command line may take on a machine with other work
 
 
 class Done(NamedTuple):

@@ -1,6 +1,7 @@
 """Whether devices that calculate wrongly are found."""
 
 import os
+import re
 import subprocess
 import sys
 import types
@@ -96,5 +97,7 @@ def test_the_broken_jaxlib_is_refused(tmp_path):
     )
     assert done.returncode == 1, done.stderr
     line = error_line(done.stderr)
-    assert "jaxlib 0.10.2: a sum is 1071645696.0, not 1073741824.0" in line
+    # How wrong it is depends on the processor.
+    told = r"jaxlib 0\.10\.2: a sum is (\d+\.0), not 1073741824\.0: install another"
+    assert re.search(told, line)[1] != "1073741824.0", line
     assert not (tmp_path / "runs").exists()

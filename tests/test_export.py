@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -228,7 +229,9 @@ def test_every_operation_is_covered():
     for function in FUNCTIONS.values():
         jaxpr = program.trace(Probe(function), {}, (3, 4, 1)).jaxpr.jaxpr
         used |= {equation.primitive.name for equation in equations(jaxpr)}
-    assert not set(onnx_ops.OPS) - used
+    # Before 0.10.1 JAX had no such operation: what stacks there concatenates.
+    missing = {"stack"} if jax.__version_info__ < (0, 10, 1) else set()
+    assert set(onnx_ops.OPS) - used == missing
 
 
 def test_a_branch_is_refused():
@@ -458,7 +461,7 @@ def test_where_the_onnx_fails_the_other_files_are_written(
 
 
 def without(monkeypatch, *names):
-    find = files.extras.importlib.util.find_spec
+    find = importlib.util.find_spec
     monkeypatch.setattr(
         "importlib.util.find_spec", lambda name: None if name in names else find(name)
     )

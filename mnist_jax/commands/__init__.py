@@ -29,7 +29,13 @@ _TAKEN = {
     "export": ("workdir",),
 }
 MODES = ("train", *_TAKEN)
-_ALSO_TRAIN = ("workdir", "data_dir", "raw_dir", "eval_views")
+# Those that training does not take -> the one mode that does.
+_MODE_OF = {
+    name: mode
+    for mode, taken in _TAKEN.items()
+    for name in taken
+    if name not in ("workdir", "data_dir", "raw_dir", "eval_views")
+}
 
 
 def check_flags(mode: str, given: Sequence[str]) -> None:
@@ -40,11 +46,11 @@ def check_flags(mode: str, given: Sequence[str]) -> None:
       given: names of the flags on the command line that not every program has.
     """
     if mode == "train":
-        for other, taken in _TAKEN.items():
-            for name in (set(taken) - set(_ALSO_TRAIN)) & set(given):
+        for name in given:
+            if name in _MODE_OF:
                 raise ConfigError(
-                    f"--{name} has no effect without --mode={other}: give that, or "
-                    "leave it out"
+                    f"--{name} has no effect without --mode={_MODE_OF[name]}: give "
+                    "that, or leave it out"
                 )
         return
     for name in given:

@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import csv
-import importlib.util
 import io
 import os
 from collections.abc import Callable, Sequence
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mnist_jax import compilation_cache, images, plots, printing, signals
+from mnist_jax import compilation_cache, extras, images, plots, printing, signals
 from mnist_jax.errors import UserError, UserErrors
 from mnist_jax.formats import counted, format_loss
 from mnist_jax.settings import ConfigError
@@ -116,7 +115,6 @@ def _read_images(
     paths: Sequence[str], reader: Callable[[str], np.ndarray]
 ) -> tuple[list[tuple[str, np.ndarray]], list[UserError]]:
     """(path, picture) of those that can be read, and the errors of the others."""
-
     from mnist_jax import progress
 
     def read(path):
@@ -158,9 +156,10 @@ def serve(workdirs: str, port: int, drawings: str) -> None:
       port: of 127.0.0.1.
       drawings: folder where drawings are kept.
     """
-    _check_server()
+    for library in ("starlette", "uvicorn"):
+        extras.check("--mode=serve", "serve", library)
     from mnist_jax.parallel import devices
-    from mnist_jax.serving.app import serve
+    from mnist_jax.serving import app
     from mnist_jax.serving.served_run import ServedRun
 
     folders = [workdir_lib.parse(one) for one in workdirs.split(",") if one]
@@ -174,15 +173,7 @@ def serve(workdirs: str, port: int, drawings: str) -> None:
                 f"--workdir={workdirs}: {run.name} and {runs[0].name} take images of "
                 "different sizes or --preprocess: serve them by two commands"
             )
-    serve(runs, port, Path(drawings).expanduser())
-
-
-def _check_server() -> None:
-    for library in ("starlette", "uvicorn"):
-        if importlib.util.find_spec(library) is None:
-            raise ConfigError(
-                f"--mode=serve needs {library}: pip install -e '.[serve]'"
-            )
+    app.serve(runs, port, Path(drawings).expanduser())
 
 
 @signals.advice(_AGAIN)
@@ -199,18 +190,17 @@ def plot(workdir: str, keeps_programs: bool) -> None:
     folder = workdir_lib.parse(workdir)
     for path in plots.draw_all(folder):
         print(path)
-    places = plots.select_explained(folder)
-    if places is None:
-        return
-    if keeps_programs:
-        compilation_cache.start()
-    from mnist_jax import predict
-    from mnist_jax.parallel import devices
 
-    devices.start()
-    shown = records.read_predictions(folder).shown_images[places]
-    explanation = predict.explain(folder, shown[..., None])
-    for path in plots.draw_explanation(folder, places, *explanation):
+    def explain(pictures):
+        if keeps_programs:
+            compilation_cache.start()
+        from mnist_jax import predict
+        from mnist_jax.parallel import devices
+
+        devices.start()
+        return predict.explain(folder, pictures)
+
+    for path in plots.draw_explanation(folder, explain):
         print(path)
 
 
@@ -221,9 +211,7 @@ def export_run(workdir: str) -> None:
     Raises:
       ExportError: model.onnx or nothing could be written.
     """
-    from mnist_jax.export import extras
-
-    extras.check()
+    extras.check("--mode=export", "export", "flatbuffers", "safetensors")
     from mnist_jax.export import files
     from mnist_jax.parallel import devices
 

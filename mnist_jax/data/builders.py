@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from mnist_jax.data.dataset import Copy, Original
-from mnist_jax.data.sources import DATASETS
+from mnist_jax.data.sources import DATASETS, is_image_folder
 
 
 class _ArraysBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -109,6 +109,6 @@ def _builder(copy: Copy) -> tuple[type[_ArraysBuilder], str]:
     """The class, and the name of its configuration, '' for none."""
     if copy.name == "digits":
         return MnistJaxDigits, ""
-    if DATASETS[copy.name].is_image_folder:
+    if is_image_folder(copy.name):
         return MnistJaxFolder, copy.key[:32]
     return MnistJaxIdx, copy.name

@@ -10,7 +10,7 @@ from absl import logging
 
 from mnist_jax.data import idx
 from mnist_jax.data.dataset import Copy, Dataset, DatasetError
-from mnist_jax.data.sources import DATASETS
+from mnist_jax.data.sources import DATASETS, is_image_folder
 
 PathLike = str | os.PathLike[str]
 
@@ -58,7 +58,7 @@ def _prepare_any(
         known = ", ".join(["auto", *DATASETS])
         raise DatasetError(f"unknown data set {name!r}; expected one of {known}")
     check_given(name, raw_dir)
-    if name != "auto" and DATASETS[name].is_image_folder:
+    if is_image_folder(name):
         return _prepare_folder(name, data_dir, raw_dir, preprocess)
     if raw_dir and not os.path.isdir(_folder(raw_dir)):
         raise DatasetError(
@@ -101,7 +101,7 @@ def load(
     """
     from mnist_jax.data import prepared
 
-    if name in DATASETS and DATASETS[name].is_image_folder and sha256 and not raw_dir:
+    if is_image_folder(name) and sha256 and not raw_dir:
         copy = prepared.find(name, _data_dir(data_dir), sha256)
         if copy is None:
             raise DatasetError(
@@ -122,7 +122,7 @@ def check_given(
     Raises:
       DatasetError: an image folder is not given, or `preprocess` has no effect.
     """
-    is_folder = name in DATASETS and DATASETS[name].is_image_folder
+    is_folder = is_image_folder(name)
     if preprocess is not None and not is_folder:
         raise DatasetError(
             f"--preprocess has no effect with --dataset={name}, whose images are used "
@@ -148,7 +148,7 @@ def prepared_sha256(
     from mnist_jax.data import prepared
 
     key = ""
-    if DATASETS[name].is_image_folder:
+    if is_image_folder(name):
         key = _scan(raw_dir, preprocess).sha256
     return prepared.stored_sha256(Copy(name, _data_dir(data_dir), key))
 

@@ -15,7 +15,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 from mnist_jax import digests, signals
 from mnist_jax.data import builders, idx
 from mnist_jax.data.dataset import Arrays, Copy, Dataset, DatasetError, Original
-from mnist_jax.data.sources import DATASETS
+from mnist_jax.data.sources import DATASETS, is_image_folder
 from mnist_jax.errors import first_line
 
 _FEATURES = "tensorflow_datasets.core.features."
@@ -119,7 +119,7 @@ def sha256_of(name: str, arrays: Arrays, class_names: Sequence[str]) -> str:
 
     Of an image folder the names of the classes are part of the data.
     """
-    if DATASETS[name].is_image_folder:
+    if is_image_folder(name):
         names = np.frombuffer("\n".join(class_names).encode(), np.uint8)
         arrays = arrays | {"class_names": names}
     return digests.of_arrays(arrays)

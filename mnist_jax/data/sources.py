@@ -111,3 +111,8 @@ DATASETS = {
 }
 
 NAMES = ("auto", *DATASETS)
+
+
+def is_image_folder(name: str) -> bool:
+    """Whether the images are a person's own files; False of 'auto' and what is none."""
+    return name in DATASETS and DATASETS[name].is_image_folder

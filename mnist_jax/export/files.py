@@ -21,10 +21,10 @@ import numpy as np
 from flax import traverse_util
 from safetensors import numpy as safetensors
 
-from mnist_jax import predict, signals
+from mnist_jax import extras, predict, signals
 from mnist_jax.config import SETTINGS, Config
 from mnist_jax.errors import first_line
-from mnist_jax.export import extras, run
+from mnist_jax.export import run
 from mnist_jax.export.errors import ExportError
 from mnist_jax.export.program import Program, to_stablehlo, trace
 from mnist_jax.result import versions

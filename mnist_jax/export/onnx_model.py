@@ -15,7 +15,7 @@ from jax.extend.core import Literal
 from onnx import helper
 
 import mnist_jax
-from mnist_jax.export import extras
+from mnist_jax import extras
 from mnist_jax.export.errors import ExportError
 from mnist_jax.export.onnx_graph import Graph, Value
 from mnist_jax.export.onnx_ops import OPS

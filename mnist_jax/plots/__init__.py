@@ -8,7 +8,6 @@ from mnist_jax.plots.draw import (
     draw_all,
     draw_explanation,
     draw_image_predictions,
-    select_explained,
     which_are_drawn,
 )
 from mnist_jax.plots.select_examples import select_examples
@@ -18,6 +17,5 @@ __all__ = [
     "draw_explanation",
     "draw_image_predictions",
     "select_examples",
-    "select_explained",
     "which_are_drawn",
 ]

@@ -1,6 +1,6 @@
 """From a run's files to its PNG files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,42 +127,30 @@ def draw_image_predictions(
     return _write(path, figure)
 
 
-def select_explained(workdir: Path) -> np.ndarray | None:
-    """Places, int [N], of the shown test images that `draw_explanation` takes.
-
-    Those of the random ones that are correct, and the most confident mistakes; None of
-    a run that is not complete.
-    """
-    result = records.read_result(workdir)
-    if result is None:
-        return None
-    found = records.read_predictions(workdir, result)
-    wrong = found.probabilities.argmax(-1) != found.labels
-    is_wrong = wrong[found.shown]
-    mistakes = np.flatnonzero(is_wrong)[: NUM_EXPLAINED // 2]
-    return np.append(
-        np.flatnonzero(~is_wrong)[: NUM_EXPLAINED - len(mistakes)], mistakes
-    )
-
-
 def draw_explanation(
-    workdir: Path, places: np.ndarray, saliency: np.ndarray, reading: np.ndarray | None
+    workdir: Path, compute: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
 ) -> list[Path]:
     """Draws saliency.png and, of a model that reads time steps, reading.png.
 
     Args:
-      workdir: of a complete run.
-      places: int [N], of `select_explained`.
-      saliency: float [N, H, W], of these images, 0 or more.
-      reading: float [N, T, K], their probabilities after each time step.
+      workdir: of a run; one that is not complete gets neither.
+      compute: from test images, uint8 [N, H, W, 1], to (saliency, float [N, H, W], 0 or
+        more; probabilities after each time step, float [N, T, K], or None). Called at
+        most once, so that it alone may import JAX.
+
+    Returns:
+      The files written.
     """
     from mnist_jax.plots import figures
 
     config, result = records.read_config(workdir), records.read_result(workdir)
-    names, title = result["class_names"], run_title(config.settings)
+    if result is None:
+        return []
     found = records.read_predictions(workdir, result)
-    indices = found.shown[places]
-    shown = found.shown_images[places]
+    places = _select_explained(found)
+    indices, shown = found.shown[places], found.shown_images[places]
+    saliency, reading = compute(shown[..., None])
+    names, title = result["class_names"], run_title(config.settings)
     given = found.labels[indices], found.probabilities[indices], names
     largest = saliency.max((1, 2), keepdims=True)
     drawn = {
@@ -187,6 +175,19 @@ def draw_explanation(
         )
     folder = workdir / records.FIGURES
     return [_write(folder / f"{name}.png", figure) for name, figure in drawn.items()]
+
+
+def _select_explained(found: records.Predictions) -> np.ndarray:
+    """Places, int [N], among the shown test images.
+
+    Those of the random ones that are correct, and the most confident mistakes.
+    """
+    wrong = found.probabilities.argmax(-1) != found.labels
+    is_wrong = wrong[found.shown]
+    mistakes = np.flatnonzero(is_wrong)[: NUM_EXPLAINED // 2]
+    return np.append(
+        np.flatnonzero(~is_wrong)[: NUM_EXPLAINED - len(mistakes)], mistakes
+    )
 
 
 def which_are_drawn(num_images: int) -> str:

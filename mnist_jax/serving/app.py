@@ -23,12 +23,18 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from mnist_jax.errors import UserError
-from mnist_jax.serving import bodies, replies
+from mnist_jax.serving import bodies, responses
 from mnist_jax.serving.served_run import ServedRun
 from mnist_jax.settings import ConfigError
 
 HOST = "127.0.0.1"
 _PAGE = Path(__file__).parent / "page"
+_FILES = {
+    "/": "page.html",
+    "/page.js": "page.js",
+    "/page.css": "page.css",
+    "/icon.svg": "icon.svg",
+}
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; "
     "style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
@@ -101,13 +107,13 @@ def make_app(runs: Sequence[ServedRun], folder: Path) -> Starlette:
         body, kind = await _read(request)
         if kind in (bodies.JSON, bodies.NPY):
             return JSONResponse(
-                await compute(replies.predict_array, runs, body, kind, shape)
+                await compute(responses.predict_array, runs, body, kind, shape)
             )
-        return JSONResponse(await compute(replies.predict_picture, runs, body, shape))
+        return JSONResponse(await compute(responses.predict_picture, runs, body, shape))
 
     async def post_saliency(request: Request) -> Response:
         body, _ = await _read(request)
-        return JSONResponse(await compute(replies.saliency, runs, body, shape))
+        return JSONResponse(await compute(responses.saliency, runs, body, shape))
 
     async def post_drawing(request: Request) -> Response:
         body, _ = await _read(request)
@@ -116,7 +122,7 @@ def make_app(runs: Sequence[ServedRun], folder: Path) -> Starlette:
             expected = ", ".join(runs[0].class_names)
             raise bodies.BodyError(f"class={name}: expected one of {expected}")
         return JSONResponse(
-            await compute(replies.keep, runs, folder, name, body, shape)
+            await compute(responses.keep, runs, folder, name, body, shape)
         )
 
     return Starlette(
@@ -138,10 +144,6 @@ def make_app(runs: Sequence[ServedRun], folder: Path) -> Starlette:
         },
         max_body_size=bodies.MAX_BYTES,
     )
-
-
-_FILES = {"/": "page.html"}
-_FILES |= {f"/{name}": name for name in ("page.js", "page.css", "icon.svg")}
 
 
 def _send_file(name: str) -> Callable:

@@ -14,7 +14,7 @@ JSON, NPY = "application/json", "application/x-npy"
 
 
 class BodyError(UserError):
-    """A request that cannot be answered."""
+    """A request that is refused."""
 
 
 def parse_images(body: bytes, kind: str, shape: tuple[int, ...]) -> np.ndarray:

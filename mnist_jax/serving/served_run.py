@@ -1,4 +1,4 @@
-"""A trained run that answers at once: all its programs are compiled before."""
+"""A trained run that predicts at once: all its programs are compiled before."""
 
 from collections.abc import Callable
 from pathlib import Path

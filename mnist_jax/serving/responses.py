@@ -1,4 +1,4 @@
-"""What the server replies, as JSON's types; computed in its worker thread."""
+"""The bodies of responses, as JSON's types; computed in the worker thread."""
 
 import io
 from collections.abc import Sequence
