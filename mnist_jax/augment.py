@@ -51,7 +51,9 @@ def shift(keys: Array, images: Array) -> Array:
     return jax.vmap(shift_one)(keys, images[..., 0])[..., None]
 
 
-def affine(keys: Array, images: Array, strength: float = 1.0) -> Array:
+def affine(
+    keys: Array, images: Array, strength: float = 1.0, max_shift: float = MAX_SHIFT
+) -> Array:
     """Rotates, scales, shears and shifts each image at random, about its centre.
 
     Ranges are the module's constants, each uniform; bilinear, 0 outside the image.
@@ -60,16 +62,21 @@ def affine(keys: Array, images: Array, strength: float = 1.0) -> Array:
       keys: PRNG keys [B].
       images: float32 [B, H, W, 1], multiples of 1 / 255 from 0 to 1.
       strength: factor on the ranges of rotation, scale and shear.
+      max_shift: in pixels.
 
     Returns:
       float32 [B, H, W, 1].
     """
     shape = images.shape[1:3]
-    return _resample(images, *_affine_places(keys, shape, strength))
+    return _resample(images, *_affine_places(keys, shape, strength, max_shift))
 
 
 def elastic(
-    keys: Array, images: Array, strength: float = 1.0, pixels: float = 1.0
+    keys: Array,
+    images: Array,
+    strength: float = 1.0,
+    max_shift: float = MAX_SHIFT,
+    pixels: float = 1.0,
 ) -> Array:
     """`affine` and a random smooth field of displacements, in one resampling.
 
@@ -78,7 +85,7 @@ def elastic(
     two small matmuls, so that each image of each step has a field of its own.
 
     Args:
-      keys, images, strength: as of `affine`.
+      keys, images, strength, max_shift: as of `affine`.
       pixels: root mean square of the displacements along each axis, in pixels of an
         image of 28 rows.
 
@@ -88,12 +95,12 @@ def elastic(
     shape = images.shape[1:3]
     field_keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)
     fields = pixels / 28 * _smooth_fields(field_keys, shape)
-    y, x = _affine_places(keys, shape, strength)
+    y, x = _affine_places(keys, shape, strength, max_shift)
     return _resample(images, y + shape[0] * fields[:, 0], x + shape[1] * fields[:, 1])
 
 
 def _affine_places(
-    keys: Array, shape: tuple[int, int], strength: float
+    keys: Array, shape: tuple[int, int], strength: float, max_shift: float
 ) -> tuple[Array, Array]:
     """Where each pixel of the output is in the input: y and x, float32 [B, H, W]."""
     u = jax.vmap(lambda key: jax.random.uniform(key, (6,), minval=-1.0))(keys)
@@ -106,7 +113,7 @@ def _affine_places(
     y, x = (jnp.arange(size) - (size - 1) / 2 for size in shape)
     y, x = scale_y * y[:, None], shear * y[:, None] + scale_x * x
     offset_y, offset_x = (
-        (size - 1) / 2 + MAX_SHIFT * u[:, 4 + axis] for axis, size in enumerate(shape)
+        (size - 1) / 2 + max_shift * u[:, 4 + axis] for axis, size in enumerate(shape)
     )
     return cos * y - sin * x + offset_y, sin * y + cos * x + offset_x
 
@@ -171,11 +178,15 @@ AUGMENTATIONS: dict[str, Augmentation] = {
 
 
 def make_augmentation(
-    name: str, affine_strength: float = 1.0, elastic_pixels: float = 1.0
+    name: str,
+    affine_strength: float = 1.0,
+    affine_shift: float = MAX_SHIFT,
+    elastic_pixels: float = 1.0,
 ) -> Augmentation:
     """The augmentation of that name, with the strengths of those that have them."""
+    of_affine = dict(strength=affine_strength, max_shift=affine_shift)
     strengths = {
-        "affine": dict(strength=affine_strength),
-        "elastic": dict(strength=affine_strength, pixels=elastic_pixels),
+        "affine": of_affine,
+        "elastic": dict(of_affine, pixels=elastic_pixels),
     }
     return functools.partial(AUGMENTATIONS[name], **strengths.get(name, {}))

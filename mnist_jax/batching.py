@@ -1,10 +1,11 @@
-"""Which images a run trains on, in which order, and how many batches they make."""
+"""The images of a run: which are held out, in which order the others come, and what
+is done to them."""
 
 import math
 
 import numpy as np
 
-from mnist_jax import data
+from mnist_jax import augment, data
 from mnist_jax.config import Config, ConfigError
 
 _MAX_STEPS = 2**31 - 1  # that an int32 counts
@@ -30,6 +31,16 @@ def split(labels: np.ndarray, config: Config) -> tuple[np.ndarray, np.ndarray]:
             "such part: give a fraction like 0.2, which makes five, and one below five"
         )
     return data.split_fold(labels, num_folds, fold)
+
+
+def make_augmentation(config: Config) -> augment.Augmentation:
+    """What is done to the images of a batch."""
+    return augment.make_augmentation(
+        config.augment,
+        config.affine_strength,
+        config.affine_shift,
+        config.elastic_pixels,
+    )
 
 
 def count_steps(config: Config, num_images: int) -> int:

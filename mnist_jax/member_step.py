@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from mnist_jax import augment, optim
+from mnist_jax import batching, optim
 from mnist_jax.config import Config
 from mnist_jax.train_step import TrainStep, make_train_step
 
@@ -52,9 +52,7 @@ def make_member_step(
     return make_train_step(
         model,
         optimizer,
-        augmentation=augment.make_augmentation(
-            config.augment, config.affine_strength, config.elastic_pixels
-        ),
+        augmentation=batching.make_augmentation(config),
         label_smoothing=swept.get("label_smoothing", config.label_smoothing),
         ema_decay=config.ema_decay,
         microbatch_size=microbatch_size,

@@ -109,7 +109,14 @@ _BEST = dict(
     ema_decay=0.999,
     validation_fraction=0.0,
 )
-_BEST_RECURRENT = dict(_BEST, epochs=60, learning_rate=2e-3, units=256, dropout=0.1)
+_BEST_RECURRENT = dict(
+    _BEST,
+    epochs=60,
+    learning_rate=2e-3,
+    precision="bfloat16",
+    units=256,
+    dropout=0.1,
+)
 BEST_PRESETS: dict[str, dict[str, Any]] = {
     "linear": dict(epochs=60, learning_rate=1e-3, validation_fraction=0.0),
     "mlp": dict(

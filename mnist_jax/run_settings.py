@@ -96,6 +96,9 @@ class RunSettings:
     affine_strength: float = setting(
         1.0, "of affine and elastic: factor on angles, scales and shears", low=0, high=9
     )
+    affine_shift: float = setting(
+        2.0, "of affine and elastic: largest shift, pixels", low=0, high=14
+    )
     elastic_pixels: float = setting(
         1.0,
         "of elastic: root mean square of its displacements, in pixels of 28 rows",

@@ -12,7 +12,6 @@ import numpy as np
 import optax
 
 from mnist_jax import (
-    augment,
     batching,
     data,
     digests,
@@ -172,9 +171,7 @@ def make_trainer(
         train_step.make_train_step,
         model,
         optimizer,
-        augmentation=augment.make_augmentation(
-            config.augment, config.affine_strength, config.elastic_pixels
-        ),
+        augmentation=batching.make_augmentation(config),
         label_smoothing=config.label_smoothing,
         ema_decay=config.ema_decay,
         average=programs.average,
