@@ -11,6 +11,7 @@ Goes on where it was stopped, and does not repeat finished runs. Writes frontier
 .md, .png and report.html under --workdir.
 """
 
+import dataclasses
 import io
 import math
 import sys
@@ -95,10 +96,10 @@ def summarize(
 ) -> dict[str, Any]:
     """The row of one family's runs, which differ by seed alone."""
     row, config = runs.summarize(own) | {"model": family.key}, own[0].config
-    model = training_setup.build_model(
-        config, dataset.train_images.shape[1:], len(dataset.class_names)
-    )
     shape = dataset.train_images.shape[1:]
+    # In bfloat16 a recurrence pads its inputs, which is no part of the model.
+    wide = dataclasses.replace(config, precision="float32")
+    model = training_setup.build_model(wide, shape, len(dataset.class_names))
     macs = flops.of_model(
         model, train_step.init_params_shapes(model, shape), shape
     ).macs
