@@ -19,10 +19,12 @@ from mnist_jax.parallel import devices
 from mnist_jax.settings import ConfigError
 from mnist_jax.training import train_and_evaluate
 
-# The last has the parts of cnn and takes long to trace and to compile.
+# These have the parts of cnn and gru and take long to trace and to compile.
+SLOW = ("resnet", "fourway", "renet")
 MODELS = [
-    pytest.param(name, marks=pytest.mark.slow) if name == "resnet" else name
-    for name in models.MODELS
+    pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name
+    for name, module in models.MODELS.items()
+    if "dtype" in module.__dataclass_fields__
 ]
 OPTIMIZER = optax.adam(1e-3)
 RNG = np.random.default_rng(0)
