@@ -60,6 +60,7 @@ def test_what_decides_a_run_can_be_varied():
     assert set(space.VARIED) == set(SETTINGS) - {
         "model", "dataset", "preset", "data_dir", "raw_dir", "preprocess", "init_from",
         "epochs", "validation_fraction", "num_devices", "checkpoint_every",
+        "validation_fold", "teacher", "distill_weight", "temperature",
     }  # fmt: skip
 
 

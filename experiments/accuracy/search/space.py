@@ -12,9 +12,10 @@ from mnist_jax.config import SETTINGS, ConfigError
 from mnist_jax.settings import Setting
 
 # What all trials of a search share; they are compared after as many epochs on the same
-# validation part.
+# validation part, and have no teacher.
 _SHARED = (
-    "model", "dataset", "preset", "preprocess", "epochs", "validation_fraction"
+    "model", "dataset", "preset", "preprocess", "epochs", "validation_fraction",
+    "validation_fold", "distill_weight", "temperature",
 )  # fmt: skip
 # What can be varied.
 VARIED = {
