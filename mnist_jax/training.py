@@ -28,7 +28,7 @@ from mnist_jax.snapshot import Clock, Epochs
 from mnist_jax.storage import records
 from mnist_jax.storage.checkpoints import Checkpoints
 from mnist_jax.storage.stored_config import Facts
-from mnist_jax.storage.stored_run import complete_result, open_run
+from mnist_jax.storage.stored_run import check_others, complete_result, open_run
 from mnist_jax.training_setup import Setup
 
 
@@ -63,6 +63,7 @@ def train_and_evaluate(
     """
     with multihost.translate_lost_process(), contextlib.ExitStack() as held:
         result = None
+        _in_main(lambda: check_others(config, workdir))
         start = _in_main(lambda: init_from.find(config, workdir, overwrite))
         if not overwrite:
             result = _in_main(lambda: _find_result(config, workdir, start))

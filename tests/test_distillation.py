@@ -27,7 +27,7 @@ def teachers(tmp_path_factory):
     """Two runs on the embedded digits."""
     folders = [tmp_path_factory.mktemp(name) for name in ("one", "two")]
     for seed, folder in enumerate(folders):
-        train_and_evaluate(make_mlp(seed=seed, epochs=2), folder)
+        train_and_evaluate(make_quick(seed=seed, epochs=2), folder)
     return folders
 
 
@@ -41,7 +41,12 @@ def whole(teachers, tmp_path_factory):
 
 def make(folders, **settings):
     teacher = ",".join(map(str, folders)) or None
-    return make_mlp(teacher=teacher, seed=5, **settings)
+    return make_quick(teacher=teacher, seed=5, **settings)
+
+
+def make_quick(**settings):
+    """Without what is slow to compile."""
+    return make_mlp(augment="none", dropout=0.0, **settings)
 
 
 def test_soft_targets_are_the_mean_at_a_temperature():
@@ -144,6 +149,16 @@ def test_a_run_needs_its_teachers_until_it_is_complete(teachers, tmp_path):
     assert train_and_evaluate(config, tmp_path / "run") == result
     with pytest.raises(RecordsError, match="another run .--teacher=.*no --teacher her"):
         train_and_evaluate(make([], epochs=1), tmp_path / "run")
+
+
+@pytest.mark.parametrize("flag", ["teacher", "init_from"])
+def test_a_run_does_not_replace_what_it_learns_from(flag, teachers, tmp_path):
+    own = shutil.copytree(teachers[0], tmp_path / "own")
+    others = {"teacher": f"{teachers[1]},{own}", "init_from": str(own)}
+    config = make_quick(seed=8, **{flag: others[flag]})
+    with pytest.raises(RecordsError, match=f"--{flag}=.*own is the folder of this run"):
+        train_and_evaluate(config, tmp_path / "own", overwrite=True)
+    assert records.read_result(own) == records.read_result(teachers[0])
 
 
 def test_teachers_of_other_classes_are_refused(teachers, tmp_path):

@@ -27,11 +27,16 @@ from mnist_jax.vectorized import VectorizedRuns
 RNG = np.random.default_rng(0)
 
 
+def make(**settings):
+    """Without what is slow to compile."""
+    return make_mlp(augment="none", dropout=0.0, **settings)
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """An undisturbed run with an average."""
     workdir = tmp_path_factory.mktemp("whole")
-    train_and_evaluate(make_mlp(ema_decay=0.9), workdir)
+    train_and_evaluate(make(ema_decay=0.9), workdir)
     return workdir
 
 
@@ -75,27 +80,27 @@ def test_the_average_is_what_is_evaluated_and_saved(whole):
 
 
 def test_a_stopped_run_goes_on_to_the_same_bits(whole, tmp_path):
-    config = make_mlp(ema_decay=0.9)
+    config = make(ema_decay=0.9)
     train_until(lambda losses, done: done >= 30, config, tmp_path)
     train_and_evaluate(config, tmp_path)
     assert_same_run(tmp_path, whole)
 
 
 def test_the_same_on_one_device(whole, tmp_path):
-    train_and_evaluate(make_mlp(ema_decay=0.9, num_devices=1), tmp_path)
+    train_and_evaluate(make(ema_decay=0.9, num_devices=1), tmp_path)
     one, two = (predict.load_classifier(x).params for x in (tmp_path, whole))
     for ours, theirs in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
 def test_a_run_can_start_from_another_with_an_average(whole, tmp_path):
-    config = make_mlp(init_from=str(whole), ema_decay=0.9, epochs=1, seed=7)
+    config = make(init_from=str(whole), ema_decay=0.9, epochs=1, seed=7)
     result = train_and_evaluate(config, tmp_path)
     assert result["test_accuracy"] > 0.5
 
 
 def test_members_are_as_solo_runs(tmp_path):
-    configs = [make_mlp(ema_decay=0.9, seed=seed, epochs=2) for seed in (0, 1)]
+    configs = [make(ema_decay=0.9, seed=seed, epochs=2) for seed in (0, 1)]
     runs = VectorizedRuns(configs)
     runs.train_epoch()
     runs.save(tmp_path / "half", "test")
@@ -134,8 +139,8 @@ def test_views_are_moved_by_a_pixel():
 
 
 def test_views_are_part_of_the_run(tmp_path):
-    config = make_mlp(epochs=1, eval_views=5)
-    assert config.differences(make_mlp(epochs=1)) == ["eval_views"]
+    config = make(epochs=1, eval_views=5)
+    assert config.differences(make(epochs=1)) == ["eval_views"]
     result = train_and_evaluate(config, tmp_path)
     evaluated = predict.evaluate(tmp_path)
     assert evaluated.scores["test"]["accuracy"] == result["test_accuracy"]
@@ -145,7 +150,7 @@ def test_views_are_part_of_the_run(tmp_path):
 
 
 def test_views_of_another_number_are_scored_by_the_command(forked, tmp_path):
-    config = make_mlp(epochs=1)
+    config = make(epochs=1)
     train_and_evaluate(config, tmp_path / "run")
     outputs = []
     for flags in ((), ("--eval_views=9",)):
@@ -169,6 +174,6 @@ def test_warm_up_rises_to_a_cosine():
 
 
 def test_an_average_is_another_run():
-    config = make_mlp()
+    config = make()
     other = dataclasses.replace(config, ema_decay=0.99)
     assert config.differences(other) == ["ema_decay"]

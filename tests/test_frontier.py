@@ -179,13 +179,14 @@ def test_best_presets_train_on_all_images():
 def test_best_presets_run_on_other_raw_files(dataset, tmp_path):
     raw = write_files(tmp_path / "raw", small_files())
     config = make_config(
-        "lenet5", dataset, "best", epochs=1, raw_dir=str(raw), batch_size=100,
+        "linear", dataset, "best", epochs=1, raw_dir=str(raw), batch_size=100,
         data_dir=str(tmp_path / "data"),
     )  # fmt: skip
     result = train_and_evaluate(config, tmp_path / "run")
     assert result["num_train_images"] == 300 and result["num_test_images"] == 120
 
 
+@pytest.mark.slow
 def test_the_frontier_of_some_families(tmp_path, run_study):
     arguments = ("--dataset=digits", "--preset=quick", "--seeds=0,1")
     arguments += ("--models=linear,mlp,mlp-distilled,cnn",)
@@ -212,6 +213,17 @@ def test_the_frontier_of_some_families(tmp_path, run_study):
     mean = np.mean([x.probabilities for x in own], axis=0).argmax(-1)
     together = groups["mlp, its seeds"]["test_accuracy"]
     assert together == pytest.approx((mean == own[0].labels).mean())
+    again, errors = run_study("accuracy.frontier", *arguments, cwd=tmp_path)
+    assert again == output and "epoch" not in errors
+
+
+def test_the_frontier_of_one_family_is_not_trained_twice(tmp_path, run_study):
+    arguments = ("--dataset=digits", "--preset=quick", "--seeds=0", "--models=linear")
+    output, errors = run_study("accuracy.frontier", *arguments, cwd=tmp_path)
+    assert "linear" in output and "epoch 20/20" in errors
+    folder = tmp_path / "runs" / "frontier-digits"
+    for name in ("frontier.png", "wrong_images.png", "frontier.md", "report.html"):
+        assert (folder / name).stat().st_size > 0
     again, errors = run_study("accuracy.frontier", *arguments, cwd=tmp_path)
     assert again == output and "epoch" not in errors
 

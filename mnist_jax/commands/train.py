@@ -35,8 +35,8 @@ def train(
     make_config(**settings)  # wrong settings are told before data is fetched
     if settings["init_from"] is not None:
         workdir_lib.parse(settings["init_from"], "init_from")
-    for path in (settings["teacher"] or "").split(","):
-        if settings["teacher"] is not None:
+    if settings["teacher"] is not None:
+        for path in settings["teacher"].split(","):
             workdir_lib.parse(path, "teacher")
     folder = None if workdir is None else workdir_lib.parse(workdir)
     if writes_events:

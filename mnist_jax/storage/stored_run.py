@@ -130,6 +130,24 @@ def check_workdir(
     return result
 
 
+def check_others(config: Config, workdir: Path) -> None:
+    """Refuses a run that starts from or learns from what it would replace.
+
+    Raises:
+      RecordsError: one of the other runs is in `workdir`.
+    """
+    others = {
+        "init_from": [config.init_from],
+        "teacher": (config.teacher or "").split(","),
+    }
+    for name, paths in others.items():
+        if workdir.resolve() in [Path(path).resolve() for path in paths if path]:
+            raise records.RecordsError(
+                f"--{name}={getattr(config, name)}: {workdir} is the folder of this "
+                "run: give another --workdir"
+            )
+
+
 def _describe_other(name: str, config: Config, sha256: str | None) -> str:
     if sha256 is None:
         return f"no --{name}"
