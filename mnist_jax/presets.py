@@ -73,7 +73,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "lstm": dict(_RECURRENT),
     "gru": dict(_RECURRENT),
     "fourway": dict(_DIRECTIONAL, epochs=8, units=96),
-    "renet": dict(_DIRECTIONAL, epochs=3, units=32, layers=2),
+    "renet": dict(_DIRECTIONAL, epochs=2, units=32, layers=2),
     "tiny": dict(
         epochs=20,
         batch_size=128,
@@ -124,8 +124,8 @@ BEST_PRESETS: dict[str, dict[str, Any]] = {
         epochs=150,
         batch_size=256,
         learning_rate=1e-3,
+        affine_shift=0.5,
         hidden_sizes=(1500, 1000, 500),
-        layer_norm=True,
         dropout=0.1,
     ),
     "cnn": dict(_BEST, epochs=50, learning_rate=4e-3, features=(48, 96), blocks=1),
