@@ -68,7 +68,7 @@ def affine(
       float32 [B, H, W, 1].
     """
     shape = images.shape[1:3]
-    return _resample(images, *_affine_places(keys, shape, strength, max_shift))
+    return _resample(images, *_affine_coordinates(keys, shape, strength, max_shift))
 
 
 def elastic(
@@ -95,11 +95,11 @@ def elastic(
     shape = images.shape[1:3]
     field_keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)
     fields = pixels / 28 * _smooth_fields(field_keys, shape)
-    y, x = _affine_places(keys, shape, strength, max_shift)
+    y, x = _affine_coordinates(keys, shape, strength, max_shift)
     return _resample(images, y + shape[0] * fields[:, 0], x + shape[1] * fields[:, 1])
 
 
-def _affine_places(
+def _affine_coordinates(
     keys: Array, shape: tuple[int, int], strength: float, max_shift: float
 ) -> tuple[Array, Array]:
     """Where each pixel of the output is in the input: y and x, float32 [B, H, W]."""
@@ -120,7 +120,7 @@ def _affine_places(
 
 def _smooth_fields(keys: Array, shape: tuple[int, int]) -> Array:
     """Random fields for y and x, float32 [B, 2, H, W]; mean 0, variance 1."""
-    rows, columns = (_bumps(size) for size in shape)
+    rows, columns = (_gaussians(size) for size in shape)
     lattice = (2, rows.shape[1], columns.shape[1])
     noise = nearly_normal(keys, np.prod(lattice)).reshape(-1, *lattice)
     by_row = jnp.einsum("hk,bakl->bahl", rows, noise)
@@ -128,26 +128,26 @@ def _smooth_fields(keys: Array, shape: tuple[int, int]) -> Array:
     return jnp.einsum("bahl,wl->bahw", by_row, columns)
 
 
-def _bumps(size: int) -> np.ndarray:
+def _gaussians(size: int) -> np.ndarray:
     """Gaussians around lattice points at pixels: float32 [size, points]; rows have
     norm 1, so that what white noise makes of them has variance 1."""
     width = _SMOOTHNESS * size
     points = np.arange(-width / 2, size + width, width)
-    bumps = np.exp(-((np.arange(size)[:, None] - points) ** 2) / (2 * width**2))
-    return (bumps / np.linalg.norm(bumps, axis=1, keepdims=True)).astype(np.float32)
+    basis = np.exp(-((np.arange(size)[:, None] - points) ** 2) / (2 * width**2))
+    return (basis / np.linalg.norm(basis, axis=1, keepdims=True)).astype(np.float32)
 
 
 def _resample(images: Array, y: Array, x: Array) -> Array:
-    """Bilinear values of images [B, H, W, 1] at places y, x [B, H, W]; 0 outside.
+    """Bilinear values of images [B, H, W, 1] at y, x, float32 [B, H, W]; 0 outside.
 
-    Of each place the four pixels around it are read at once, as the bytes of one word.
+    Of each point the four pixels around it are read at once, as the bytes of one word.
     """
     batch, height, width, _ = images.shape
 
     def within(y, x):
         return jnp.clip(y, -1, height) + 1, jnp.clip(x, -1, width) + 1
 
-    # Else the places are computed once for each of their uses.
+    # Else the coordinates are computed once for each of their uses.
     y, x = fusion_barrier(within, y, x)
     pixels = jnp.round(images[..., 0] * 255).astype(jnp.uint32)
     pixels = jnp.pad(pixels, ((0, 0), (1, 1), (1, 1)))  # zeros for all that is outside

@@ -1,6 +1,7 @@
 """Knowledge distillation (Hinton et al., "Distilling the Knowledge in a Neural
 Network", 2015): beside the labels a model learns what others say of the same images."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -16,6 +17,18 @@ class Teacher(NamedTuple):
 
     models: tuple[nn.Module, ...]
     params: tuple[Any, ...]  # of each, arrays
+
+
+def make_loss(
+    teacher: Teacher, temperature: float
+) -> Callable[[Array], Callable[[Array], Array]]:
+    """images -> (a student's logits -> `loss`); the teacher runs once per images."""
+
+    def of_images(images):
+        targets = soft_targets(teacher, images, temperature)
+        return lambda logits: loss(logits, targets, temperature)
+
+    return of_images
 
 
 def soft_targets(teacher: Teacher, images: Array, temperature: float) -> Array:

@@ -5,20 +5,6 @@ A model without an entry has the defaults of `config.Config` and its own.
 
 from typing import Any
 
-_RECURRENT = dict(
-    epochs=12,
-    batch_size=128,
-    learning_rate=4e-3,
-    schedule="onecycle",
-    clip_norm=1.0,
-    augment="shift",
-    units=128,
-    layers=1,
-    bidirectional=False,
-    dropout=0.0,
-    sequence="rows",
-)
-
 _DIRECTIONAL = dict(
     batch_size=128,
     learning_rate=4e-3,
@@ -27,8 +13,17 @@ _DIRECTIONAL = dict(
     augment="shift",
     dropout=0.0,
 )
+_RECURRENT = dict(
+    _DIRECTIONAL,
+    epochs=12,
+    units=128,
+    layers=1,
+    bidirectional=False,
+    sequence="rows",
+)
 
-# Chosen on the validation part, each to end within three minutes on two CPU cores.
+# Each to end within three minutes on two CPU cores; chosen on the validation part, but
+# for fourway, renet and tiny, which are as those like them.
 PRESETS: dict[str, dict[str, Any]] = {
     "linear": dict(epochs=12, batch_size=128, learning_rate=2e-3, schedule="cosine"),
     "mlp": dict(
@@ -97,8 +92,8 @@ FAST_PRESETS: dict[str, dict[str, Any]] = {
     ),
 }
 
-# The most accurate of each model within an hour on two CPU cores: on all 60,000 images,
-# by cross-validation on which docs/frontier.md reports.
+# For the most accurate of each model within an hour on two CPU cores, on all 60,000
+# images. docs/frontier.md says what of it cross-validation has selected.
 _BEST = dict(
     optimizer="adamw",
     weight_decay=0.02,

@@ -43,6 +43,8 @@ def find_sha256(config: Config, workdir: Path) -> str | None:
     Raises:
       RecordsError, CheckpointError: there is no run that can be read.
     """
+    if config.teacher is None:
+        return None
     own = read_config(workdir)
     if own is not None and own.config.teacher == config.teacher:
         return own.facts.teacher_sha256

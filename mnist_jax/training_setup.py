@@ -1,7 +1,6 @@
 """What a config stands for: the data, the first state and the compiled programs."""
 
 import concurrent.futures
-import functools
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -162,36 +161,30 @@ def make_trainer(
     )
     work = flops.of_model(model, state.params, image_shape)
 
-    def distill(params, images):
-        own = teacher._replace(params=params)
-        targets = distillation.soft_targets(own, images, config.temperature)
-        return lambda logits: distillation.loss(logits, targets, config.temperature)
-
-    make_step = functools.partial(
-        train_step.make_train_step,
-        model,
-        optimizer,
-        augmentation=batching.make_augmentation(config),
-        label_smoothing=config.label_smoothing,
-        ema_decay=config.ema_decay,
-        average=programs.average,
-        microbatch_size=devices_lib.microbatch_size(work),
-    )
     hparams = {"seed": np.uint32(config.seed)}
-    if teacher is None:
-        step = make_step()
-    else:
+    if teacher is not None:
         # Params are arguments of the program; as constants they would be part of it.
         hparams["teacher"] = teacher.params
+
+    def make_step(traced):
+        distill = None
+        if teacher is not None:
+            own = teacher._replace(params=traced["teacher"])
+            distill = distillation.make_loss(own, config.temperature)
+        return train_step.make_train_step(
+            model,
+            optimizer,
+            augmentation=batching.make_augmentation(config),
+            label_smoothing=config.label_smoothing,
+            ema_decay=config.ema_decay,
+            distill=distill,
+            distill_weight=config.distill_weight,
+            average=programs.average,
+            microbatch_size=devices_lib.microbatch_size(work),
+        )
+
     return Trainer(
-        make_step=lambda traced: (
-            step
-            if teacher is None
-            else make_step(
-                distill=functools.partial(distill, traced["teacher"]),
-                distill_weight=config.distill_weight,
-            )
-        ),
+        make_step=make_step,
         state=jax.device_get(state),
         hparams=hparams,
         images=images,

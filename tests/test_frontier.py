@@ -1,4 +1,4 @@
-"""Recipes selected by cross-validation, and the study of the frontier."""
+"""The study of the frontier and its presets."""
 
 import json
 
@@ -6,151 +6,13 @@ import numpy as np
 import pytest
 from small_data import small_files, write_files
 
-from experiments.accuracy import frontier, select_recipe
 from experiments.accuracy.frontier_parts import ensembles, families
-from experiments.accuracy.selection import candidates, folds
-from experiments.accuracy.selection.folds import HeldOut
-from mnist_jax import batching, data, models, presets
+from experiments.accuracy.frontier_parts.rows import predict_views
+from experiments.common import runs
+from mnist_jax import models, presets
 from mnist_jax.config import ConfigError, make_config
 from mnist_jax.storage import records
 from mnist_jax.training import train_and_evaluate
-
-RNG = np.random.default_rng(0)
-
-
-def test_folds_share_out_all_images_class_by_class():
-    labels = RNG.choice(4, 103, p=(0.1, 0.2, 0.3, 0.4))
-    parts = [data.split_fold(labels, 5, fold) for fold in range(5)]
-    held_out = np.concatenate([held for _, held in parts])
-    assert sorted(held_out) == list(range(103))
-    for train, held in parts:
-        assert sorted([*train, *held]) == list(range(103))
-        counts = [np.bincount(labels[x], minlength=4) for x in (held, train)]
-        assert np.all(np.abs(counts[0] - (counts[0] + counts[1]) / 5) <= 1)
-
-
-def test_a_fold_is_the_same_for_all_seeds():
-    labels = RNG.integers(0, 10, 500)
-    settings = dict(validation_fraction=0.2, validation_fold=3)
-    one, two = (
-        batching.split(labels, make_config("mlp", "digits", seed=seed, **settings))
-        for seed in (1, 2)
-    )
-    np.testing.assert_array_equal(one[1], two[1])
-    assert len(one[1]) == 100
-    by_seed = make_config("mlp", "digits", validation_fraction=0.2)
-    drawn = batching.split(labels, by_seed)
-    assert not np.array_equal(one[1], drawn[1])
-
-
-@pytest.mark.parametrize("fraction, fold", [(0.2, 5), (0.3, 0), (0.0, 0)])
-def test_a_fold_that_is_not_there_is_told(fraction, fold):
-    config = make_config(
-        "mlp", "digits", validation_fraction=fraction, validation_fold=fold
-    )
-    with pytest.raises(ConfigError, match=f"--validation_fold={fold}: --validation_fr"):
-        batching.split(np.zeros(100, int), config)
-
-
-def test_candidates_are_settings():
-    text = "augment=elastic hidden_sizes=64-32 layer_norm=true learning_rate=0.002"
-    own = candidates.parse(text)
-    assert own["hidden_sizes"] == (64, 32) and own["layer_norm"] is True
-    assert candidates.name(own) == text
-    assert candidates.parse(candidates.name(own)) == own
-    assert candidates.name(candidates.parse("")) == "as the preset"
-    for wrong in ("augment", "augment=none seed=3", "nothing=1", "validation_fold=1"):
-        with pytest.raises(ConfigError, match="expected pairs like augment=elastic"):
-            candidates.parse(wrong)
-    with pytest.raises(ConfigError, match="--augment=bent: expected one of"):
-        candidates.parse("augment=bent")
-
-
-def test_rows_compare_the_same_images():
-    labels = RNG.integers(0, 3, 50)
-    right = np.eye(3, dtype=np.float32)[labels]
-
-    def held_out(indices, wrong):
-        probabilities = right[indices].copy()
-        probabilities[wrong] = np.roll(probabilities[wrong], 1, -1)
-        return HeldOut(np.array(indices), probabilities, 60.0 * len(indices) / 10)
-
-    results = {
-        "dropped": held_out(range(20), []),
-        "worse": held_out(range(40), [0, 1, 2, 3, 25]),
-        "best": held_out(range(39, -1, -1), [39 - 3, 39 - 30]),
-    }
-    rows = select_recipe.compare(results, labels)
-    assert [row["candidate"] for row in rows] == ["best", "worse", "dropped"]
-    best, worse, dropped = rows
-    assert (best["accuracy"], best["num_wrong"], best["num_folds"]) == (38 / 40, 2, 4)
-    assert (best["difference"], best["difference_error"]) == (0, 0)
-    # They differ in images 0, 1, 2 and 25, and in 30 the other way round.
-    assert (worse["only_best_correct"], worse["only_this_correct"]) == (4, 1)
-    gap = np.array([-1] * 4 + [1] + [0] * 35)
-    assert worse["difference"] == pytest.approx(100 * gap.mean())
-    assert worse["difference_error"] == pytest.approx(100 * gap.std() / np.sqrt(40))
-    # The first 20 images alone.
-    assert dropped["num_folds"] == 2 and dropped["difference"] == pytest.approx(5)
-    assert best["minutes"] == pytest.approx(1)
-
-
-def test_folds_are_trained_once_and_go_on(tmp_path, monkeypatch):
-    config = make_config("linear", "digits", epochs=2, validation_fraction=0.2)
-    whole = folds.train(config, [0, 1], tmp_path / "whole")
-    labels = select_recipe.training_setup.load_data(config).train_labels
-    assert len(whole.indices) == round(0.4 * len(labels))
-    correct = whole.correct(labels)
-    assert np.isnan(correct).sum() == len(labels) - len(whole.indices)
-    assert 0.5 < np.nanmean(correct) <= 1
-
-    def stop(runs, *args):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(folds.HeldOut, "__new__", stop)
-        with pytest.raises(KeyboardInterrupt):
-            folds.train(config, [0, 1], tmp_path / "stopped")
-    again = folds.train(config, [0, 1], tmp_path / "stopped")
-    np.testing.assert_array_equal(again.probabilities, whole.probabilities)
-    with monkeypatch.context() as patch:
-        patch.setattr("mnist_jax.vectorized.VectorizedRuns.__init__", stop)
-        assert folds.train(config, [0, 1], tmp_path / "whole").seconds == whole.seconds
-    (tmp_path / "whole" / "held_out.npz").write_bytes(b"damaged")
-    with pytest.raises(records.RecordsError, match="held_out.npz is damaged.*delete "):
-        folds.train(config, [0, 1], tmp_path / "whole")
-
-
-def test_the_worse_half_is_dropped(tmp_path, run_study):
-    tried = [f"--candidate=learning_rate={rate}" for rate in ("1e-6", "1e-2", "1e-3")]
-    arguments = ("--model=linear", "--dataset=digits", "--epochs=2", "--folds=1,2")
-    output, _ = run_study("accuracy.select_recipe", *arguments, *tried, cwd=tmp_path)
-    folder = tmp_path / "runs" / "selection-digits-linear"
-    content = json.loads((folder / "selection.json").read_text())
-    assert [row["num_folds"] for row in content["rows"]] == [2, 2, 1]
-    assert content["rows"][0]["candidate"] == "learning_rate=0.01"
-    assert content["rows"][-1]["candidate"] == "learning_rate=1e-06"
-    for name in ("selection.json", "selection.md"):
-        text = (folder / name).read_text().replace("pytest", "")
-        assert "test" not in text, "the test set has no part in it"
-    again, errors = run_study(
-        "accuracy.select_recipe", *arguments, *tried, cwd=tmp_path
-    )
-    assert again == output
-
-
-@pytest.mark.parametrize(
-    "argument, expected",
-    [
-        ("--folds=5,2", "--folds=5,2: expected rising whole numbers from 1 to 5"),
-        ("--folds=6", "--folds=6: expected rising whole numbers from 1 to 5"),
-        ("--candidate=seed=1", "--candidate=seed=1: seed=1 is no setting that can be"),
-    ],
-)
-def test_wrong_flags_are_told_in_one_line(argument, expected, tmp_path, run_study):
-    _, errors = run_study("accuracy.select_recipe", argument, cwd=tmp_path, code=1)
-    assert errors.startswith(f"error: {expected}"), errors
-    assert len(errors.splitlines()) == 1 and not list(tmp_path.iterdir())
 
 
 def test_families_are_models_with_a_best_preset():
@@ -256,6 +118,6 @@ def test_damaged_views_are_told(tmp_path):
     workdir = tmp_path / "run"
     workdir.mkdir()
     (workdir / "views.npz").write_bytes(b"no views")
-    run = frontier.runs.Run(None, workdir, {}, [], None)
+    run = runs.Run(None, workdir, {}, [], None)
     with pytest.raises(records.RecordsError, match="views.npz is damaged.*delete the"):
-        frontier.predict_views(run, np.zeros((1, 28, 28, 1), np.uint8))
+        predict_views(run, np.zeros((1, 28, 28, 1), np.uint8))

@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from mnist_jax.storage import records
+from mnist_jax.storage import atomic, records
 
 EPOCH = {
     "epoch": 1,
@@ -225,7 +225,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     def fail(*arguments):
         raise OSError("disk full")
 
-    monkeypatch.setattr(records.os, "fsync", fail)
+    monkeypatch.setattr(atomic.os, "fsync", fail)
     with pytest.raises(OSError, match="disk full"):
         records.write_result(tmp_path, {})
     assert records.read_result(tmp_path)["test_accuracy"] == 1 / 3

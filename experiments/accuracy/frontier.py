@@ -3,7 +3,7 @@
     python -m experiments.accuracy.frontier --models=cnn,mlp --seeds=0,1,2,3,4
 
 Trains the frozen recipe of each family, --preset=best, on all training images, and
-scores the test set once per seed, after the last step. Recipes were chosen without the
+scores the test set once per seed, after the last step. Recipes are chosen without the
 test set by select_recipe. A distilled model learns from all seeds of its teacher, which
 are trained before. Also averages probabilities over views of an image (--eval_views=9),
 over the seeds of a family, and over families in combinations that were fixed before.
@@ -11,9 +11,6 @@ Goes on where it was stopped, and does not repeat finished runs. Writes frontier
 .md, .png and report.html under --workdir.
 """
 
-import dataclasses
-import io
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,18 +25,14 @@ from experiments.accuracy.frontier_parts.families import (
     SUSPECTED_LABELS,
     Family,
 )
+from experiments.accuracy.frontier_parts.rows import NUM_VIEWS, summarize
 from experiments.common import charts, columns, prediction_charts, runs, study_flags
 from experiments.common.machine import cpu_name
 from experiments.common.report import Page, own_command, write_all
 from experiments.common.table import Column, Table, column
-from mnist_jax import cli, data, flops, predict, train_step, training_setup
+from mnist_jax import cli, data, training_setup
 from mnist_jax.config import Config, ConfigError, absolute_folders, make_config
 from mnist_jax.formats import counted
-from mnist_jax.storage import records
-
-NUM_VIEWS = 9
-_VIEWS = "views.npz"
-_BACKWARD = 2  # times the arithmetic of the forward pass
 
 COLUMNS = (
     column("family", "family"),
@@ -64,68 +57,6 @@ ENSEMBLE_COLUMNS = (
     column("members", "num_members", "{:d}"),
     column("test accuracy", "test_accuracy", "{:.2%}"),
 )
-
-
-def predict_views(run: runs.Run, images: np.ndarray) -> np.ndarray:
-    """Mean probabilities over `NUM_VIEWS` of each test image, kept in the run's folder.
-
-    Args:
-      run: finished.
-      images: uint8 [N, H, W, 1].
-
-    Returns:
-      float32 [N, K].
-    """
-    path = run.workdir / _VIEWS
-    if path.exists():
-        try:
-            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-                return arrays["probabilities"]
-        except Exception as error:  # zipfile, zlib and numpy each have their own
-            raise records.damaged(path, error, "delete the file") from error
-    classifier = predict.load_classifier(run.workdir, eval_views=NUM_VIEWS)
-    probabilities = np.exp(classifier.classify(images))
-    content = io.BytesIO()
-    np.savez_compressed(content, probabilities=probabilities)
-    records.write_atomically(path, content.getvalue())
-    return probabilities
-
-
-def summarize(
-    family: Family, own: Sequence[runs.Run], dataset: data.Dataset
-) -> dict[str, Any]:
-    """The row of one family's runs, which differ by seed alone."""
-    row, config = runs.summarize(own) | {"model": family.key}, own[0].config
-    shape = dataset.train_images.shape[1:]
-    # In bfloat16 a recurrence pads its inputs, which is no part of the model.
-    wide = dataclasses.replace(config, precision="float32")
-    model = training_setup.build_model(wide, shape, len(dataset.class_names))
-    macs = flops.of_model(
-        model, train_step.init_params_shapes(model, shape), shape
-    ).macs
-    views = [
-        float((predict_views(run, dataset.test_images).argmax(-1) == labels).mean())
-        for run in own
-        for labels in [dataset.test_labels]
-    ]
-    of_mnist = dataset.name == "mnist"
-    images = own[0].result["num_train_images"] * config.epochs
-    return {
-        **row,
-        "family": family.name,
-        "macs": macs,
-        "training_macs": macs * images * (1 + _BACKWARD),
-        "minutes": row["train_seconds"] / 60,
-        "num_seeds": len(own),
-        "standard_error": 100 * row["std"] / math.sqrt(len(own)),
-        "views_accuracy": float(np.mean(views)),
-        "views_accuracies": views,
-        "honest": family.honest.accuracy if of_mnist and family.honest else None,
-        "headline": family.headline.accuracy if of_mnist and family.headline else None,
-        "sources": [x and x.source for x in (family.honest, family.headline)],
-        "precision": config.precision,
-        "teacher": config.teacher,
-    }
 
 
 def draw(

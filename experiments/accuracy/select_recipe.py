@@ -14,7 +14,6 @@ report.html under --workdir.
 """
 
 import dataclasses
-import hashlib
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -29,7 +28,7 @@ from experiments.common import study_flags
 from experiments.common.machine import cpu_name
 from experiments.common.report import Page, own_command, write_all
 from experiments.common.table import Table, column
-from mnist_jax import cli, training_setup
+from mnist_jax import cli, digests, training_setup
 from mnist_jax.config import Config, ConfigError, make_config
 from mnist_jax.formats import counted
 from mnist_jax.parallel import devices
@@ -132,7 +131,7 @@ def select(
 
 def _digest(config: Config) -> str:
     """Names the folder of a recipe."""
-    return hashlib.sha256(repr(config.identity()).encode()).hexdigest()[:12]
+    return digests.of_json(config.identity())[:12]
 
 
 def make_configs(given: flags.FlagValues) -> dict[str, Config]:

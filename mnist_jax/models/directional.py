@@ -5,9 +5,8 @@ import jax
 import jax.numpy as jnp
 
 from mnist_jax.models.layers import Dense, drop, dropout, flatten
-from mnist_jax.models.recurrent import RecurrentLayer
+from mnist_jax.models.recurrent import RecurrentLayer, layers, units
 from mnist_jax.models.registry import register
-from mnist_jax.settings import setting
 
 Array = jax.Array
 
@@ -39,7 +38,7 @@ class FourWay(nn.Module):
 
     num_classes: int
     dtype: jnp.dtype = jnp.float32
-    units: int = setting(128, "size of each hidden state", low=1, high=16_384)
+    units: int = units(128)
     dropout: float = dropout(0.0)
 
     @nn.compact
@@ -59,17 +58,15 @@ class FourWay(nn.Module):
 class ReNet(nn.Module):
     """Recurrences in place of convolutions (Visin et al., "ReNet", 2015).
 
-    A layer cuts its maps into patches of 2x2, reads each column of patches up and down
-    and then, of what came out, each row left and right: every output has seen the
-    whole image. The last maps go to the logits.
+    Each layer halves the sides: it cuts its maps into patches of 2x2, reads each column
+    of patches up and down and then, of what came out, each row left and right, so that
+    every output has seen the whole image. The last maps go to the logits.
     """
 
     num_classes: int
     dtype: jnp.dtype = jnp.float32
-    units: int = setting(48, "size of each hidden state", low=1, high=16_384)
-    layers: int = setting(
-        2, "of both recurrences, which halve the sides", low=1, high=8
-    )
+    units: int = units(48)
+    layers: int = layers(2)
     dropout: float = dropout(0.0)
 
     @nn.compact

@@ -1,5 +1,7 @@
 """Recurrent models."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,16 @@ from mnist_jax.settings import setting
 Array = jax.Array
 
 SEQUENCES = ("rows", "columns", "pixels")
+
+
+def units(default: int) -> Any:
+    """The setting of models with hidden states."""
+    return setting(default, "size of each hidden state", low=1, high=16_384)
+
+
+def layers(default: int) -> Any:
+    """The setting of models whose recurrences read those below."""
+    return setting(default, "recurrences on top of each other", low=1, high=100)
 
 
 class RecurrentLayer(nn.Module):
@@ -77,8 +89,8 @@ class Recurrent(nn.Module):
     num_classes: int
     cell: str
     dtype: jnp.dtype = jnp.float32
-    units: int = setting(128, "size of each hidden state", low=1, high=16_384)
-    layers: int = setting(1, "recurrences on top of each other", low=1, high=100)
+    units: int = units(128)
+    layers: int = layers(1)
     bidirectional: bool = setting(False, "also read the sequence from its end")
     dropout: float = dropout(0.0)
     sequence: str = setting("rows", "what a time step reads", choices=SEQUENCES)

@@ -21,17 +21,15 @@ the meaning of a key changes.
 
 import io
 import json
-import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from mnist_jax import signals
 from mnist_jax.errors import UserError, first_line
 from mnist_jax.storage import record_checks, stored_config
+from mnist_jax.storage.atomic import write_atomically
 from mnist_jax.storage.stored_config import NO_FACTS, Facts, StoredConfig
 
 SCHEMA = 2
@@ -89,27 +87,6 @@ class Predictions(NamedTuple):
     sample_labels: np.ndarray  # int32 [S]
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes `content` beside `path`, flushes it to disk and renames it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    beside = Path(name)
-    with signals.undone_by(lambda: beside.unlink(missing_ok=True)):
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            # mkstemp makes private files; records are as readable as any other.
-            umask = os.umask(0)
-            os.umask(umask)
-            beside.chmod(0o666 & ~umask)
-            beside.replace(path)
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
-
-
 def write_config(
     workdir: Path, settings: Mapping[str, Any], sha256: str, facts: Facts = NO_FACTS
 ) -> None:
@@ -163,9 +140,7 @@ def read_result(workdir: Path) -> dict[str, Any] | None:
 
 
 def write_predictions(workdir: Path, predictions: Predictions) -> None:
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **predictions._asdict())
-    write_atomically(workdir / PREDICTIONS, buffer.getvalue())
+    write_arrays(workdir / PREDICTIONS, predictions._asdict())
 
 
 def read_predictions(
@@ -178,15 +153,35 @@ def read_predictions(
     path = workdir / PREDICTIONS
     if not _exists(path, result):
         return None
+
+    def make(arrays):
+        predictions = Predictions(*(arrays[x] for x in Predictions._fields))
+        record_checks.check_predictions(predictions, result)
+        return predictions
+
+    return read_arrays(path, make, MAKE_AGAIN)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes arrays by name as a compressed .npz file."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_atomically(path, buffer.getvalue())
+
+
+def read_arrays(path: Path, make: Callable[[Mapping], Any], remedy: str) -> Any:
+    """What `make` makes of the arrays by name that `write_arrays` wrote.
+
+    Raises:
+      RecordsError: the file is damaged, or `make` failed; `remedy` says what to do.
+    """
     try:
         # From memory: np.load leaves a damaged file open.
         content = io.BytesIO(path.read_bytes())
         with np.load(content, allow_pickle=False) as arrays:
-            predictions = Predictions(*(arrays[x] for x in Predictions._fields))
-        record_checks.check_predictions(predictions, result)
+            return make(arrays)
     except Exception as error:  # zipfile, zlib and numpy each have their own
-        raise damaged(path, error, MAKE_AGAIN) from error
-    return predictions
+        raise damaged(path, error, remedy) from error
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

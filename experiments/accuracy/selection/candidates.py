@@ -3,13 +3,11 @@
 import shlex
 from typing import Any
 
-from mnist_jax.config import SETTINGS, ConfigError
+from experiments.accuracy.search.space import VARIED
+from mnist_jax.config import ConfigError
 
-# Those that all candidates share, or that a study gives itself.
-_NOT_TRIED = ("model", "dataset", "preset", "data_dir", "raw_dir", "seed") + (
-    "validation_fraction",
-    "validation_fold",
-)
+# All candidates have the same seed.
+_TRIED = {name: one for name, one in VARIED.items() if name != "seed"}
 
 
 def parse(text: str) -> dict[str, Any]:
@@ -21,13 +19,13 @@ def parse(text: str) -> dict[str, Any]:
     settings = {}
     for part in shlex.split(text):
         name, equals, value = part.partition("=")
-        if not equals or name not in SETTINGS or name in _NOT_TRIED:
+        if not equals or name not in _TRIED:
             raise ConfigError(
                 f"--candidate={text}: {part} is no setting that can be tried: expected "
                 "pairs like augment=elastic, with blanks between them"
             )
-        settings[name] = SETTINGS[name].parse(value)
-        SETTINGS[name].check(settings[name])
+        settings[name] = _TRIED[name].parse(value)
+        _TRIED[name].check(settings[name])
     return settings
 
 

@@ -1,7 +1,6 @@
 """A recipe trained on folds of the training set; the test set has no part in it."""
 
 import dataclasses
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -62,31 +61,16 @@ def train(config: Config, folds: Sequence[int], workdir: Path) -> HeldOut:
     )
     search.run()
     seconds = sum(score["group_seconds"] for score in search.trials[0]["scores"])
-    held_out = _read(workdir, seconds)
-    if held_out is None:
+    path = workdir / _HELD_OUT
+    if not path.exists():
         indices, probabilities = search.trained().validation()
         indices = indices.reshape(-1)
         probabilities = probabilities.reshape(len(indices), -1)
-        held_out = HeldOut(indices, probabilities, seconds)
-        _write(workdir, held_out)
+        arrays = {"indices": indices, "probabilities": probabilities}
+        records.write_arrays(path, arrays)
     search.forget_states()
-    return held_out
-
-
-def _write(workdir: Path, held_out: HeldOut) -> None:
-    content = io.BytesIO()
-    arrays = dict(indices=held_out.indices, probabilities=held_out.probabilities)
-    np.savez_compressed(content, **arrays)
-    records.write_atomically(workdir / _HELD_OUT, content.getvalue())
-
-
-def _read(workdir: Path, seconds: float) -> HeldOut | None:
-    path = workdir / _HELD_OUT
-    if not path.exists():
-        return None
-    try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-            return HeldOut(arrays["indices"], arrays["probabilities"], seconds)
-    except Exception as error:  # zipfile, zlib and numpy each have their own
-        remedy = f"delete {workdir}, so that it is trained again"
-        raise records.damaged(path, error, remedy) from error
+    return records.read_arrays(
+        path,
+        lambda arrays: HeldOut(arrays["indices"], arrays["probabilities"], seconds),
+        f"delete {workdir}, so that it is trained again",
+    )
