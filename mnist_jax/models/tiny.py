@@ -2,11 +2,11 @@
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from mnist_jax.models.layers import Dense
 from mnist_jax.models.registry import register
 from mnist_jax.ops.convolution import conv_pool
+from mnist_jax.ops.depthwise import depthwise
 
 Array = jax.Array
 
@@ -23,7 +23,7 @@ class Separable(nn.Module):
 
     @nn.compact
     def __call__(self, maps: Array) -> Array:
-        channels, height, width, _ = maps.shape
+        channels = len(maps)
         of_a_map = nn.initializers.variance_scaling(
             1, "fan_in", "normal", (1, 2), (), 0
         )
@@ -32,12 +32,7 @@ class Separable(nn.Module):
             "mixing", nn.initializers.he_normal(1, 0), (self.features, channels)
         )
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        padded = jnp.pad(maps, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        own = sum(
-            kernel[:, y, x, None, None, None] * padded[:, y : y + height, x : x + width]
-            for y in range(3)
-            for x in range(3)
-        )
+        own = depthwise(maps, kernel)
         mixed = mixing @ own.reshape(channels, -1)
         mixed = nn.relu(mixed + bias[:, None])
         return mixed.reshape(self.features, *own.shape[1:])
