@@ -1,0 +1,82 @@
+"""Linear recurrences against a Python loop of complex numbers: values and gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mnist_jax.ops.linear_recurrence import linear_recurrence
+
+CASES = [
+    pytest.param(parts, varying, reverse, id=f"{name}-{at}-{direction}")
+    for parts, name in ((1, "real"), (2, "complex"))
+    for varying, at in ((False, "constant"), (True, "varying"))
+    for reverse, direction in ((False, "forward"), (True, "reverse"))
+]
+
+
+def draw(parts, varying, num_steps=9):
+    rng = np.random.default_rng(parts)
+    shape = (num_steps, 3, 4)
+    decay = rng.uniform(-0.8, 0.8, (parts, *(shape if varying else shape[-1:])))
+    inputs = rng.normal(size=(parts, *shape))
+    return tuple(map(tuple, (decay.astype("f"), inputs.astype("f"))))
+
+
+def reference(decay, inputs, reverse=False):
+    a, b = (x[0] + 1j * x[1] if len(x) == 2 else x[0] for x in (decay, inputs))
+    steps = range(len(b))[:: -1 if reverse else 1]
+    states, h = {}, jnp.zeros_like(b[0])
+    for t in steps:
+        h = (a[t] if a.ndim > 1 else a) * h + b[t]
+        states[t] = h
+    h = jnp.stack([states[t] for t in range(len(b))])
+    return (h.real, h.imag) if len(inputs) == 2 else (h,)
+
+
+def value_and_grads(function, decay, inputs):
+    value, pull_back = jax.vjp(function, decay, inputs)
+    weights = tuple(
+        jnp.sin(i + jnp.arange(x.size, dtype="f")).reshape(x.shape)
+        for i, x in enumerate(value)
+    )
+    return value, pull_back(weights)
+
+
+def assert_equal(reverse, arrays):
+    expected = value_and_grads(lambda *x: reference(*x, reverse), *arrays)
+    got = jax.jit(
+        lambda *x: value_and_grads(lambda *y: linear_recurrence(*y, reverse), *x)
+    )(*arrays)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max())
+
+
+@pytest.mark.parametrize("parts, varying, reverse", CASES)
+def test_value_and_gradients_equal_a_loop(parts, varying, reverse):
+    assert_equal(reverse, draw(parts, varying))
+
+
+@pytest.mark.parametrize("parts, varying, reverse", CASES)
+def test_what_accelerators_get_equals_a_loop(monkeypatch, parts, varying, reverse):
+    """Their branch, taken on this machine."""
+
+    def take_default(*operands, default, cpu):
+        return default(*operands)
+
+    monkeypatch.setattr(jax.lax, "platform_dependent", take_default)
+    assert_equal(reverse, draw(parts, varying))
+
+
+def test_one_step():
+    decay, inputs = draw(1, False, num_steps=1)
+    (states,) = jax.jit(linear_recurrence)(decay, inputs)
+    np.testing.assert_array_equal(states, inputs[0])
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_accelerators_get_no_loop(platform):
+    arrays = draw(2, False, num_steps=64)
+    lowered = jax.jit(lambda *x: value_and_grads(linear_recurrence, *x)).trace(*arrays)
+    text = lowered.lower(lowering_platforms=(platform,)).as_text()
+    assert "stablehlo.while" not in text
