@@ -17,20 +17,20 @@ CASES = [
 
 def draw(parts, varying, num_steps=9):
     rng = np.random.default_rng(parts)
-    shape = (num_steps, 3, 4)
-    decay = rng.uniform(-0.8, 0.8, (parts, *(shape if varying else shape[-1:])))
+    shape = (4, num_steps, 3)
+    decay = rng.uniform(-0.8, 0.8, (parts, *(shape if varying else shape[:1])))
     inputs = rng.normal(size=(parts, *shape))
     return tuple(map(tuple, (decay.astype("f"), inputs.astype("f"))))
 
 
 def reference(decay, inputs, reverse=False):
     a, b = (x[0] + 1j * x[1] if len(x) == 2 else x[0] for x in (decay, inputs))
-    steps = range(len(b))[:: -1 if reverse else 1]
-    states, h = {}, jnp.zeros_like(b[0])
-    for t in steps:
-        h = (a[t] if a.ndim > 1 else a) * h + b[t]
-        states[t] = h
-    h = jnp.stack([states[t] for t in range(len(b))])
+    a = a if a.ndim > 1 else jnp.broadcast_to(a[:, None, None], b.shape)
+    steps = range(b.shape[1])
+    states, h = {}, jnp.zeros_like(b[:, 0])
+    for t in reversed(steps) if reverse else steps:
+        states[t] = h = a[:, t] * h + b[:, t]
+    h = jnp.stack([states[t] for t in steps], axis=1)
     return (h.real, h.imag) if len(inputs) == 2 else (h,)
 
 

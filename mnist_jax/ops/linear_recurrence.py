@@ -10,7 +10,8 @@ The gradient is the same recurrence from the other end, with the conjugate of a.
 A number is a tuple of arrays: its real part, and its imaginary part if it has one. XLA
 holds complex numbers interleaved, which vectors take with difficulty.
 
-Shapes: T time steps of b, each [B, H]; a is [H], the same at all steps, or [T, B, H].
+Shapes: b is [H, T, B], of T time steps; a is [H], the same at all steps and for all of
+B, or [H, T, B].
 """
 
 import functools
@@ -27,12 +28,12 @@ def linear_recurrence(decay: Number, inputs: Number, reverse: bool = False) -> N
     """h_t = a_t h_{t-1} + b_t; before the first step h is 0.
 
     Args:
-      decay: a, float32 [H] or [T, B, H].
-      inputs: b, float32 [T, B, H]; complex if and only if `decay` is.
+      decay: a, float32 [H] or [H, T, B].
+      inputs: b, float32 [H, T, B]; complex if and only if `decay` is.
       reverse: whether to begin at the end: h_t = a_t h_{t+1} + b_t.
 
     Returns:
-      All h, [T, B, H].
+      All h, [H, T, B].
     """
     return _forward(decay, inputs, reverse)[0]
 
@@ -60,42 +61,69 @@ linear_recurrence.defvjp(_forward, _backward)
 
 
 def _by_steps(decay: Number, inputs: Number, reverse: bool) -> Number:
-    def step(h, at_step):
-        a, b = at_step
-        h = _add(_multiply(decay if a is None else a, h), b)
-        return h, h
+    """Puts the states in the place of the inputs."""
 
-    varying = _varies(decay)
-    xs = (decay if varying else None, inputs)
-    return jax.lax.scan(step, _zeros(inputs), xs, reverse=reverse)[1]
+    def step(loop, t):
+        h, stack = loop
+        h = _add(_multiply(_at(decay, t), h), _read(stack, t))
+        return (h, _write(stack, t, h)), None
+
+    loop = (_zeros(inputs), inputs)
+    times = jnp.arange(inputs[0].shape[1])
+    return jax.lax.scan(step, loop, times, reverse=reverse)[0][1]
 
 
 def _gradient_by_steps(decay, states, grads, reverse):
-    """Of a that is the same at all steps it is added up on the way."""
-    varying = _varies(decay)
-    num_steps = len(grads[0])
-    first = num_steps - 1 if reverse else 0
+    """Puts the gradients in the place of what they are of.
 
-    def step(carry, at_step):
-        from_next, total = carry
-        t, a, grad = at_step
-        grad = _add(grad, from_next)
-        t_before = jnp.clip(t + (1 if reverse else -1), 0, num_steps - 1)
-        before = tuple(jnp.where(t == first, 0.0, x[t_before]) for x in states)
-        decay_grad = _multiply(_conjugate(before), grad)
-        if not varying:
-            total, decay_grad = _add(total, decay_grad), None
-        carry = _multiply(_conjugate(decay if a is None else a), grad), total
-        return carry, (decay_grad, grad)
+    That of a decay which is the same at all steps is added up on the way.
+    """
+    num_steps = grads[0].shape[1]
+    first, to_before = (num_steps - 1, 1) if reverse else (0, -1)
+
+    def step(loop, t):
+        from_after, stack, decay_stack, total = loop
+        stack = _write(stack, t, _add(_read(stack, t), from_after))
+        # Read again what was written: XLA would copy the stack to keep both.
+        grad = _read(stack, t)
+        t_before = jnp.clip(t + to_before, 0, num_steps - 1)
+        before = tuple(jnp.where(t == first, 0.0, x) for x in _read(states, t_before))
+        a = _at(decay, t)
+        from_after = _multiply(_conjugate(a), grad)
+        of_decay = _multiply(_conjugate(before), grad)
+        if _varies(decay):
+            decay_stack = _write(decay_stack, t, of_decay)
+        else:
+            total = _add(total, of_decay)
+        return (from_after, stack, decay_stack, total), None
 
     zeros = _zeros(grads)
-    xs = (jnp.arange(num_steps), decay if varying else None, grads)
-    (_, total), (decay_grads, input_grads) = jax.lax.scan(
-        step, (zeros, None if varying else zeros), xs, reverse=not reverse
+    varying = _varies(decay)
+    decay_stack = tuple(map(jnp.zeros_like, grads)) if varying else None
+    loop = (zeros, grads, decay_stack, None if varying else zeros)
+    times = jnp.arange(num_steps)
+    loop = jax.lax.scan(step, loop, times, reverse=not reverse)[0]
+    _, input_grads, decay_grads, total = loop
+    return decay_grads or tuple(x.sum((1, 2)) for x in total), input_grads
+
+
+def _at(decay: Number, t: Array) -> Number:
+    return _read(decay, t) if _varies(decay) else _everywhere(decay)
+
+
+def _everywhere(decay: Number) -> Number:
+    return tuple(x[:, None, None] for x in decay)
+
+
+def _read(stacks: Number, t: Array) -> Number:
+    return tuple(jax.lax.dynamic_slice_in_dim(x, t, 1, axis=1) for x in stacks)
+
+
+def _write(stacks: Number, t: Array, values: Number) -> Number:
+    return tuple(
+        jax.lax.dynamic_update_slice_in_dim(x, value, t, axis=1)
+        for x, value in zip(stacks, values, strict=True)
     )
-    if not varying:
-        decay_grads = tuple(x.sum(0) for x in total)
-    return decay_grads, input_grads
 
 
 def _by_halves(decay: Number, inputs: Number, reverse: bool) -> Number:
@@ -105,18 +133,19 @@ def _by_halves(decay: Number, inputs: Number, reverse: bool) -> Number:
             _add(_multiply(then[0], first[1]), then[1]),
         )
 
-    decay = tuple(jnp.broadcast_to(x, inputs[0].shape) for x in decay)
-    return jax.lax.associative_scan(join, (decay, inputs), reverse=reverse)[1]
+    if not _varies(decay):
+        decay = tuple(jnp.broadcast_to(x, inputs[0].shape) for x in _everywhere(decay))
+    return jax.lax.associative_scan(join, (decay, inputs), reverse=reverse, axis=1)[1]
 
 
 def _gradient_by_halves(decay, states, grads, reverse):
     # What reaches a step came through the decay of the step after it.
-    after = tuple(_shift(x, not reverse) if x.ndim > 1 else x for x in decay)
+    after = tuple(_shift(x, not reverse) for x in decay) if _varies(decay) else decay
     input_grads = _by_halves(_conjugate(after), grads, not reverse)
     before = tuple(_shift(x, reverse) for x in states)
     decay_grads = _multiply(_conjugate(before), input_grads)
     if not _varies(decay):
-        decay_grads = tuple(x.sum((0, 1)) for x in decay_grads)
+        decay_grads = tuple(x.sum((1, 2)) for x in decay_grads)
     return decay_grads, input_grads
 
 
@@ -125,14 +154,14 @@ def _varies(decay: Number) -> bool:
 
 
 def _zeros(sequence: Number) -> Number:
-    return tuple(jnp.zeros_like(x[0]) for x in sequence)
+    return tuple(jnp.zeros_like(x[:, :1]) for x in sequence)
 
 
 def _shift(sequence: Array, forward: bool) -> Array:
     """Each step's value of the step after it (`forward`) or before it; 0 at the end."""
-    none = jnp.zeros_like(sequence[:1])
-    parts = [sequence[1:], none] if forward else [none, sequence[:-1]]
-    return jnp.concatenate(parts)
+    none = jnp.zeros_like(sequence[:, :1])
+    parts = [sequence[:, 1:], none] if forward else [none, sequence[:, :-1]]
+    return jnp.concatenate(parts, axis=1)
 
 
 def _multiply(a: Number, b: Number) -> Number:
