@@ -20,22 +20,24 @@ def draw(parts, varying, num_steps=9):
     shape = (4, num_steps, 3)
     decay = rng.uniform(-0.8, 0.8, (parts, *(shape if varying else shape[:1])))
     inputs = rng.normal(size=(parts, *shape))
-    return tuple(map(tuple, (decay.astype("f"), inputs.astype("f"))))
+    initial = rng.normal(size=(parts, 4, 1, 3))
+    return tuple(tuple(x.astype("f")) for x in (decay, inputs, initial))
 
 
-def reference(decay, inputs, reverse=False):
-    a, b = (x[0] + 1j * x[1] if len(x) == 2 else x[0] for x in (decay, inputs))
+def reference(decay, inputs, initial, reverse=False):
+    numbers = (decay, inputs, initial)
+    a, b, h = (x[0] + 1j * x[1] if len(x) == 2 else x[0] for x in numbers)
     a = a if a.ndim > 1 else jnp.broadcast_to(a[:, None, None], b.shape)
     steps = range(b.shape[1])
-    states, h = {}, jnp.zeros_like(b[:, 0])
+    states, h = {}, h[:, 0]
     for t in reversed(steps) if reverse else steps:
         states[t] = h = a[:, t] * h + b[:, t]
     h = jnp.stack([states[t] for t in steps], axis=1)
     return (h.real, h.imag) if len(inputs) == 2 else (h,)
 
 
-def value_and_grads(function, decay, inputs):
-    value, pull_back = jax.vjp(function, decay, inputs)
+def value_and_grads(function, *arrays):
+    value, pull_back = jax.vjp(function, *arrays)
     weights = tuple(
         jnp.sin(i + jnp.arange(x.size, dtype="f")).reshape(x.shape)
         for i, x in enumerate(value)
@@ -69,9 +71,10 @@ def test_what_accelerators_get_equals_a_loop(monkeypatch, parts, varying, revers
 
 
 def test_one_step():
-    decay, inputs = draw(1, False, num_steps=1)
-    (states,) = jax.jit(linear_recurrence)(decay, inputs)
-    np.testing.assert_array_equal(states, inputs[0])
+    decay, inputs, initial = draw(1, False, num_steps=1)
+    (states,) = jax.jit(linear_recurrence)(decay, inputs, initial)
+    expected = decay[0][:, None, None] * initial[0] + inputs[0]
+    np.testing.assert_allclose(states, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])

@@ -23,29 +23,33 @@ Array = jax.Array
 Number = tuple[Array, ...]  # real part; of complex numbers also the imaginary one
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def linear_recurrence(decay: Number, inputs: Number, reverse: bool = False) -> Number:
-    """h_t = a_t h_{t-1} + b_t; before the first step h is 0.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def linear_recurrence(
+    decay: Number, inputs: Number, initial: Number, reverse: bool = False
+) -> Number:
+    """h_t = a_t h_{t-1} + b_t.
 
     Args:
       decay: a, float32 [H] or [H, T, B].
       inputs: b, float32 [H, T, B]; complex if and only if `decay` is.
+      initial: h before the first step, float32 [H, 1, B].
       reverse: whether to begin at the end: h_t = a_t h_{t+1} + b_t.
 
     Returns:
       All h, [H, T, B].
     """
-    return _forward(decay, inputs, reverse)[0]
+    return _forward(decay, inputs, initial, reverse)[0]
 
 
-def _forward(decay, inputs, reverse):
+def _forward(decay, inputs, initial, reverse):
     states = jax.lax.platform_dependent(
         decay,
         inputs,
+        initial,
         cpu=functools.partial(_by_steps, reverse=reverse),
         default=functools.partial(_by_halves, reverse=reverse),
     )
-    return states, (decay, states)
+    return states, (decay, initial, states)
 
 
 def _backward(reverse, saved, grads):
@@ -60,7 +64,7 @@ def _backward(reverse, saved, grads):
 linear_recurrence.defvjp(_forward, _backward)
 
 
-def _by_steps(decay: Number, inputs: Number, reverse: bool) -> Number:
+def _by_steps(decay: Number, inputs: Number, initial: Number, reverse: bool) -> Number:
     """Puts the states in the place of the inputs."""
 
     def step(loop, t):
@@ -68,12 +72,12 @@ def _by_steps(decay: Number, inputs: Number, reverse: bool) -> Number:
         h = _add(_multiply(_at(decay, t), h), _read(stack, t))
         return (h, _write(stack, t, h)), None
 
-    loop = (_zeros(inputs), inputs)
+    loop = (initial, inputs)
     times = jnp.arange(inputs[0].shape[1])
     return jax.lax.scan(step, loop, times, reverse=reverse)[0][1]
 
 
-def _gradient_by_steps(decay, states, grads, reverse):
+def _gradient_by_steps(decay, initial, states, grads, reverse):
     """Puts the gradients in the place of what they are of.
 
     That of a decay which is the same at all steps is added up on the way.
@@ -87,7 +91,10 @@ def _gradient_by_steps(decay, states, grads, reverse):
         # Read again what was written: XLA would copy the stack to keep both.
         grad = _read(stack, t)
         t_before = jnp.clip(t + to_before, 0, num_steps - 1)
-        before = tuple(jnp.where(t == first, 0.0, x) for x in _read(states, t_before))
+        before = tuple(
+            jnp.where(t == first, start, x)
+            for start, x in zip(initial, _read(states, t_before), strict=True)
+        )
         a = _at(decay, t)
         from_after = _multiply(_conjugate(a), grad)
         of_decay = _multiply(_conjugate(before), grad)
@@ -97,14 +104,15 @@ def _gradient_by_steps(decay, states, grads, reverse):
             total = _add(total, of_decay)
         return (from_after, stack, decay_stack, total), None
 
-    zeros = _zeros(grads)
+    zeros = tuple(map(jnp.zeros_like, initial))
     varying = _varies(decay)
     decay_stack = tuple(map(jnp.zeros_like, grads)) if varying else None
     loop = (zeros, grads, decay_stack, None if varying else zeros)
     times = jnp.arange(num_steps)
     loop = jax.lax.scan(step, loop, times, reverse=not reverse)[0]
-    _, input_grads, decay_grads, total = loop
-    return decay_grads or tuple(x.sum((1, 2)) for x in total), input_grads
+    initial_grads, input_grads, decay_grads, total = loop
+    decay_grads = decay_grads or tuple(x.sum((1, 2)) for x in total)
+    return decay_grads, input_grads, initial_grads
 
 
 def _at(decay: Number, t: Array) -> Number:
@@ -126,7 +134,7 @@ def _write(stacks: Number, t: Array, values: Number) -> Number:
     )
 
 
-def _by_halves(decay: Number, inputs: Number, reverse: bool) -> Number:
+def _by_halves(decay: Number, inputs: Number, initial: Number, reverse: bool) -> Number:
     def join(first, then):
         return (
             _multiply(then[0], first[0]),
@@ -135,33 +143,40 @@ def _by_halves(decay: Number, inputs: Number, reverse: bool) -> Number:
 
     if not _varies(decay):
         decay = tuple(jnp.broadcast_to(x, inputs[0].shape) for x in _everywhere(decay))
+    first = -1 if reverse else 0
+    carried = _multiply(tuple(x[:, first] for x in decay), _squeeze(initial))
+    inputs = tuple(x.at[:, first].add(y) for x, y in zip(inputs, carried, strict=True))
     return jax.lax.associative_scan(join, (decay, inputs), reverse=reverse, axis=1)[1]
 
 
-def _gradient_by_halves(decay, states, grads, reverse):
+def _gradient_by_halves(decay, initial, states, grads, reverse):
     # What reaches a step came through the decay of the step after it.
-    after = tuple(_shift(x, not reverse) for x in decay) if _varies(decay) else decay
-    input_grads = _by_halves(_conjugate(after), grads, not reverse)
-    before = tuple(_shift(x, reverse) for x in states)
+    zeros = tuple(map(jnp.zeros_like, initial))
+    after = _shift(decay, zeros, not reverse) if _varies(decay) else decay
+    input_grads = _by_halves(_conjugate(after), grads, zeros, not reverse)
+    before = _shift(states, initial, reverse)
     decay_grads = _multiply(_conjugate(before), input_grads)
+    first = grads[0].shape[1] - 1 if reverse else 0
+    initial_grads = _multiply(_conjugate(_at(decay, first)), _read(input_grads, first))
     if not _varies(decay):
         decay_grads = tuple(x.sum((1, 2)) for x in decay_grads)
-    return decay_grads, input_grads
+    return decay_grads, input_grads, initial_grads
 
 
 def _varies(decay: Number) -> bool:
     return decay[0].ndim > 1
 
 
-def _zeros(sequence: Number) -> Number:
-    return tuple(jnp.zeros_like(x[:, :1]) for x in sequence)
+def _squeeze(step: Number) -> Number:
+    return tuple(x[:, 0] for x in step)
 
 
-def _shift(sequence: Array, forward: bool) -> Array:
-    """Each step's value of the step after it (`forward`) or before it; 0 at the end."""
-    none = jnp.zeros_like(sequence[:, :1])
-    parts = [sequence[:, 1:], none] if forward else [none, sequence[:, :-1]]
-    return jnp.concatenate(parts, axis=1)
+def _shift(sequence: Number, at_end: Number, forward: bool) -> Number:
+    """Each step's value of the step after it (`forward`) or before it."""
+    return tuple(
+        jnp.concatenate([x[:, 1:], end] if forward else [end, x[:, :-1]], axis=1)
+        for x, end in zip(sequence, at_end, strict=True)
+    )
 
 
 def _multiply(a: Number, b: Number) -> Number:
