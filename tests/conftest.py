@@ -8,12 +8,17 @@ from pathlib import Path
 
 import pytest
 
-# Read when JAX is first imported, which is after this file.
+# Read when JAX is first imported, which is after this file and `pytest_configure`.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = (
-        os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
-    ).strip()
+
+
+def _add_xla_flag(name, value):
+    given = os.environ.get("XLA_FLAGS", "")
+    if name not in given:
+        os.environ["XLA_FLAGS"] = f"{given} --{name}={value}".strip()
+
+
+_add_xla_flag("xla_force_host_platform_device_count", 4)
 
 # As mnist_jax/__init__.py sets it. A test module that imports JAX before the package
 # would leave another value to the processes that tests start.
@@ -35,6 +40,14 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 _USER_RAW_DIR = os.environ.pop("MNIST_RAW_DIR", os.environ.get("_TESTS_RAW_DIR"))
 if _USER_RAW_DIR:
     os.environ["_TESTS_RAW_DIR"] = _USER_RAW_DIR
+
+
+def pytest_configure(config):
+    # XLA's simpler code for fused loops compiles in two thirds of the time and runs up
+    # to twice as long: for tests of small arrays. Processes of launch.py and the
+    # studies have no XLA_FLAGS, so they compile as for users; so do the slow tests.
+    if config.getoption("markexpr") == "not slow":
+        _add_xla_flag("xla_cpu_use_fusion_emitters", "false")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -84,3 +97,14 @@ def mnist_raw_dir() -> Path:
     if not path.is_dir():
         pytest.skip(f"no MNIST files: MNIST_RAW_DIR is not set and {beside} is missing")
     return path
+
+
+@pytest.fixture
+def on_accelerators(monkeypatch):
+    """What is traced from here on takes the operations meant for accelerators."""
+    import jax
+
+    def take_default(*operands, default, cpu):
+        return default(*operands)
+
+    monkeypatch.setattr(jax.lax, "platform_dependent", take_default)

@@ -157,13 +157,8 @@ def test_accelerators_get_xla_kernels(op, platform):
 
 @pytest.mark.parametrize("op, reference", OPS)
 @pytest.mark.parametrize("kernel_shape", [(3, 3, 1, 5), (3, 3, 2, 5)])
-def test_what_accelerators_get_equals_xla(monkeypatch, op, reference, kernel_shape):
+def test_what_accelerators_get_equals_xla(on_accelerators, op, reference, kernel_shape):
     """Their branch, taken on this machine."""
-
-    def take_default(*operands, default, cpu):
-        return default(*operands)
-
-    monkeypatch.setattr(jax.lax, "platform_dependent", take_default)
     images, kernel = draw((28, 28, kernel_shape[2], 3), 0), draw(kernel_shape, 1)
     expected = reference(images, kernel)
     got = jax.jit(lambda *arrays: op(*arrays))(images, kernel)  # traced anew

@@ -100,20 +100,6 @@ def test_the_whole_frontier_on_digits(tmp_path, run_study):
     assert len(content["rows"]) == len(families.FAMILIES)
 
 
-@pytest.mark.parametrize(
-    "argument, expected",
-    [
-        ("--models=tree", "--models=tree: expected some of linear, tiny"),
-        ("--models=mlp-distilled", "mlp-distilled learns from cnn: give that too"),
-        ("--dataset=auto", "--dataset=auto: give the data set"),
-    ],
-)
-def test_wrong_flags_of_the_frontier(argument, expected, tmp_path, run_study):
-    _, errors = run_study("accuracy.frontier", argument, cwd=tmp_path, code=1)
-    assert expected in errors and len(errors.splitlines()) == 1, errors
-    assert not list(tmp_path.iterdir())
-
-
 def test_damaged_views_are_told(tmp_path):
     workdir = tmp_path / "run"
     workdir.mkdir()

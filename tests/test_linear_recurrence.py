@@ -60,13 +60,8 @@ def test_value_and_gradients_equal_a_loop(parts, varying, reverse):
 
 
 @pytest.mark.parametrize("parts, varying, reverse", CASES)
-def test_what_accelerators_get_equals_a_loop(monkeypatch, parts, varying, reverse):
+def test_what_accelerators_get_equals_a_loop(on_accelerators, parts, varying, reverse):
     """Their branch, taken on this machine."""
-
-    def take_default(*operands, default, cpu):
-        return default(*operands)
-
-    monkeypatch.setattr(jax.lax, "platform_dependent", take_default)
     assert_equal(reverse, draw(parts, varying))
 
 

@@ -54,21 +54,6 @@ def test_the_study_measures_the_process_once(tmp_path, run_study):
     assert files == {"digits-quick-linear-3"} | names
 
 
-@pytest.mark.parametrize(
-    "argument, expected",
-    [
-        ("--seeds=0,x", "--seeds=0,x: expected whole numbers from 0 to 4294967295"),
-        ("--seeds=4294967296", "expected whole numbers from 0 to 4294967295"),
-        ("--models=tree", "--models=tree: expected some of linear, mlp"),
-        ("--dataset=auto", "--dataset=auto: give the data set"),
-    ],
-)
-def test_wrong_flags_are_told_in_one_line(argument, expected, tmp_path, run_study):
-    _, errors = run_study("accuracy.presets", argument, cwd=tmp_path, code=1)
-    assert expected in errors and errors.startswith("error: "), errors
-    assert len(errors.splitlines()) == 1 and not list(tmp_path.iterdir())
-
-
 def test_a_launch_that_fails_is_told(tmp_path, run_study):
     (tmp_path / "file").write_text("")
     arguments = ("--dataset=digits", "--models=linear", "--workdir=file/inside")

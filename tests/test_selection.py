@@ -134,17 +134,3 @@ def test_the_worse_half_is_dropped(tmp_path, run_study):
         "accuracy.select_recipe", *arguments, *tried, cwd=tmp_path
     )
     assert again == output
-
-
-@pytest.mark.parametrize(
-    "argument, expected",
-    [
-        ("--folds=5,2", "--folds=5,2: expected rising whole numbers from 1 to 5"),
-        ("--folds=6", "--folds=6: expected rising whole numbers from 1 to 5"),
-        ("--candidate=seed=1", "--candidate=seed=1: seed=1 is no setting that can be"),
-    ],
-)
-def test_wrong_flags_are_told_in_one_line(argument, expected, tmp_path, run_study):
-    _, errors = run_study("accuracy.select_recipe", argument, cwd=tmp_path, code=1)
-    assert errors.startswith(f"error: {expected}"), errors
-    assert len(errors.splitlines()) == 1 and not list(tmp_path.iterdir())

@@ -97,29 +97,6 @@ def test_a_run_of_a_study_with_a_damaged_result_is_told(tmp_path):
         runs.train_all({"run": config}, tmp_path)
 
 
-@pytest.mark.parametrize(
-    "name, argument, expected",
-    [
-        ("compare_models", "--models=linear", "--models: give two or more"),
-        ("compare_models", "--models=linear,tree", "--models=tree: expected some of"),
-        ("compare_models", "--seeds=0,x", "--seeds=0,x: expected whole numbers"),
-        ("compare_models", "--seeds=", "--seeds=: expected whole numbers"),
-        ("compare_models", "--datasets=cifar", "--datasets=cifar: expected some of"),
-        ("compare_models", "--epochs=0", "--epochs=0: expected a whole number"),
-        ("reproduce_notebooks", "--seeds=0,00", "--seeds=0,00: give each once"),
-        ("reproduce_notebooks", "--only=", "--only=: expected some of rows, lstm"),
-        ("reproduce_notebooks", "extra", "'extra' is not a flag"),
-        ("sweep", "--trials=2", "--vary is missing"),
-        ("sweep", "--vary=units=8,16", "--units is not a setting of --model=mlp"),
-        ("ensemble", "--preset=fast", "mlp has no such preset"),
-    ],
-)
-def test_wrong_input_is_told_in_one_line(name, argument, expected, tmp_path, run_study):
-    _, errors = run_study(f"accuracy.{name}", argument, cwd=tmp_path, code=1)
-    assert expected in errors and errors.startswith("error: "), errors
-    assert len(errors.splitlines()) == 1 and not list(tmp_path.iterdir())
-
-
 def reproduce(folder, run_study, *arguments):
     """The rows of notebooks.json, the page, and how many epochs were trained."""
     arguments = ("--dataset=digits", "--seeds=0", *arguments)

@@ -83,7 +83,7 @@ def _gradient_by_steps(decay, initial, states, grads, reverse):
     That of a decay which is the same at all steps is added up on the way.
     """
     num_steps = grads[0].shape[1]
-    first, to_before = (num_steps - 1, 1) if reverse else (0, -1)
+    first, to_before = _first_step(grads, reverse), 1 if reverse else -1
 
     def step(loop, t):
         from_after, stack, decay_stack, total = loop
@@ -115,7 +115,7 @@ def _gradient_by_steps(decay, initial, states, grads, reverse):
     return decay_grads, input_grads, initial_grads
 
 
-def _at(decay: Number, t: Array) -> Number:
+def _at(decay: Number, t: Array | int) -> Number:
     return _read(decay, t) if _varies(decay) else _everywhere(decay)
 
 
@@ -123,11 +123,11 @@ def _everywhere(decay: Number) -> Number:
     return tuple(x[:, None, None] for x in decay)
 
 
-def _read(stacks: Number, t: Array) -> Number:
+def _read(stacks: Number, t: Array | int) -> Number:
     return tuple(jax.lax.dynamic_slice_in_dim(x, t, 1, axis=1) for x in stacks)
 
 
-def _write(stacks: Number, t: Array, values: Number) -> Number:
+def _write(stacks: Number, t: Array | int, values: Number) -> Number:
     return tuple(
         jax.lax.dynamic_update_slice_in_dim(x, value, t, axis=1)
         for x, value in zip(stacks, values, strict=True)
@@ -141,11 +141,11 @@ def _by_halves(decay: Number, inputs: Number, initial: Number, reverse: bool) ->
             _add(_multiply(then[0], first[1]), then[1]),
         )
 
+    first = _first_step(inputs, reverse)
+    carried = _multiply(_at(decay, first), initial)
+    inputs = _write(inputs, first, _add(_read(inputs, first), carried))
     if not _varies(decay):
         decay = tuple(jnp.broadcast_to(x, inputs[0].shape) for x in _everywhere(decay))
-    first = -1 if reverse else 0
-    carried = _multiply(tuple(x[:, first] for x in decay), _squeeze(initial))
-    inputs = tuple(x.at[:, first].add(y) for x, y in zip(inputs, carried, strict=True))
     return jax.lax.associative_scan(join, (decay, inputs), reverse=reverse, axis=1)[1]
 
 
@@ -156,7 +156,7 @@ def _gradient_by_halves(decay, initial, states, grads, reverse):
     input_grads = _by_halves(_conjugate(after), grads, zeros, not reverse)
     before = _shift(states, initial, reverse)
     decay_grads = _multiply(_conjugate(before), input_grads)
-    first = grads[0].shape[1] - 1 if reverse else 0
+    first = _first_step(grads, reverse)
     initial_grads = _multiply(_conjugate(_at(decay, first)), _read(input_grads, first))
     if not _varies(decay):
         decay_grads = tuple(x.sum((1, 2)) for x in decay_grads)
@@ -167,8 +167,8 @@ def _varies(decay: Number) -> bool:
     return decay[0].ndim > 1
 
 
-def _squeeze(step: Number) -> Number:
-    return tuple(x[:, 0] for x in step)
+def _first_step(inputs: Number, reverse: bool) -> int:
+    return inputs[0].shape[1] - 1 if reverse else 0
 
 
 def _shift(sequence: Number, at_end: Number, forward: bool) -> Number:
