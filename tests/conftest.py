@@ -50,6 +50,11 @@ def pytest_configure(config):
         _add_xla_flag("xla_cpu_use_fusion_emitters", "false")
 
 
+def pytest_xdist_auto_num_workers():
+    """One more than cores: a quarter of the time goes by in waiting for processes."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 @pytest.fixture(scope="session", autouse=True)
 def data_dir(tmp_path_factory) -> Path:
     """A temporary tfds data_dir, the default one for the whole session."""

@@ -94,6 +94,7 @@ def test_a_step_weighs_labels_and_teacher(weight):
     np.testing.assert_allclose(new.params["Dense_0"]["kernel"], expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_student_comes_closer_to_its_teacher(teachers, tmp_path):
     """Than the same run without it, after as many steps."""
     settings = dict(epochs=4, distill_weight=1.0, temperature=1.0)

@@ -99,6 +99,7 @@ def test_a_run_can_start_from_another_with_an_average(whole, tmp_path):
     assert result["test_accuracy"] > 0.5
 
 
+@pytest.mark.slow
 def test_members_are_as_solo_runs(tmp_path):
     configs = [make(ema_decay=0.9, seed=seed, epochs=2) for seed in (0, 1)]
     runs = VectorizedRuns(configs)

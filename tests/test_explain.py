@@ -76,7 +76,8 @@ def test_saliency_of_a_linear_model_is_that_of_the_formula():
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["cnn", pytest.param("gru", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cnn", "gru"])
 def test_saliency_is_the_slope_at_each_pixel(name):
     model, params = _init(name)
     image = _images(1)

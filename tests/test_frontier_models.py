@@ -170,8 +170,13 @@ def test_cnn_with_residual_blocks():
     "name, settings",
     [
         ("fourway", dict(units=4, dropout=0.5)),
-        ("cnn", dict(features=(4, 6), blocks=1, dropout=0.5)),
-        pytest.param("renet", dict(units=3, dropout=0.5), marks=pytest.mark.slow),
+        *(
+            pytest.param(name, settings, marks=pytest.mark.slow)
+            for name, settings in (
+                ("cnn", dict(features=(4, 6), blocks=1, dropout=0.5)),
+                ("renet", dict(units=3, dropout=0.5)),
+            )
+        ),
     ],
 )
 def test_masks_are_drawn_by_each_images_key(name, settings):

@@ -36,7 +36,7 @@ MOVES = {"short": [], "slow": [(8, 2), (1, 4)]}  # devices, and after the stop
 # Nearly all of the time is compilation, of which less optimization spares much.
 FLAGS = {
     "short": "--xla_force_host_platform_device_count=8"
-    " --xla_backend_optimization_level=1",
+    " --xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false",
     "slow": "--xla_force_host_platform_device_count=8",
 }
 

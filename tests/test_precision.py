@@ -136,7 +136,6 @@ def test_accelerators_get_narrow_operands(name, platform):
 @pytest.mark.parametrize(
     "name, size",
     [
-        ("mlp", 1),
         ("gru", 3),
         *(  # Compiling convolutions takes half a minute.
             pytest.param(name, size, marks=pytest.mark.slow)
@@ -158,6 +157,7 @@ def test_small_batches_and_members_of_vectorized_runs_train(name, size):
         assert np.mean(np.abs(a - b[1]) > 1e-4) < 0.05
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path):
     config = dataclasses.replace(make_mlp(), precision="bfloat16")
     train_and_evaluate(config, tmp_path / "whole")

@@ -9,8 +9,13 @@ import pytest
     "name, key, arguments",
     [
         ("profile_steps", "profile", ()),
-        ("vectorized_runs", "vectorized", ("--members=2", "--rounds=1")),
-        pytest.param("startup", "startup", (), marks=pytest.mark.slow),
+        *(
+            pytest.param(*study, marks=pytest.mark.slow)
+            for study in (
+                ("vectorized_runs", "vectorized", ("--members=2", "--rounds=1")),
+                ("startup", "startup", ()),
+            )
+        ),
     ],
 )
 def test_studies_of_speed_run_end_to_end(tmp_path, run_study, name, key, arguments):
