@@ -12,7 +12,14 @@ from mnist_jax.config import ConfigError, make_config
 from mnist_jax.models import MODELS, make_model
 from mnist_jax.models.convolutional import CNN, LeNet5, ResNet
 from mnist_jax.models.layers import Dense, drop
-from mnist_jax.models.recurrent import GRU, LSTM, RNN, RecurrentLayer, _as_sequence
+from mnist_jax.models.recurrent import (
+    GRU,
+    LSTM,
+    RNN,
+    RecurrentLayer,
+    as_sequence,
+    permutation,
+)
 from mnist_jax.training_setup import build_model
 
 SHAPE, K = (28, 28, 1), 10
@@ -201,11 +208,20 @@ def test_columns_read_the_transposed_image(name):
 
 
 def test_pixels_are_read_row_by_row_as_784_steps():
-    sequence = _as_sequence(IMAGES, "pixels")
+    sequence = as_sequence(IMAGES, "pixels")
     assert sequence.shape == (784, 4, 1)
     np.testing.assert_array_equal(sequence[28 * 3 + 5, :, 0], IMAGES[:, 3, 5, 0])
     model = RNN(K, units=8, sequence="pixels")
     assert apply(model, init(model), IMAGES).shape == (4, 10)
+
+
+def test_permuted_is_one_order_of_the_pixels():
+    steps = np.asarray(as_sequence(IMAGES, "permuted"))
+    plain = np.asarray(as_sequence(IMAGES, "pixels"))
+    np.testing.assert_array_equal(steps, plain[permutation(784)])
+    np.testing.assert_array_equal(np.sort(permutation(784)), np.arange(784))
+    # So docs/usage.md says: it is not to change.
+    assert permutation(784)[:5].tolist() == [693, 85, 647, 392, 765]
 
 
 def test_reverse_layer_equals_forward_layer_on_reversed_sequence():

@@ -5,6 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mnist_jax.models.layers import Dense, drop, dropout
 from mnist_jax.models.registry import register
@@ -13,7 +14,7 @@ from mnist_jax.settings import setting
 
 Array = jax.Array
 
-SEQUENCES = ("rows", "columns", "pixels")
+SEQUENCES = ("rows", "columns", "pixels", "permuted")
 
 
 def units(default: int) -> Any:
@@ -24,6 +25,16 @@ def units(default: int) -> Any:
 def layers(default: int) -> Any:
     """The setting of models whose recurrences read those below."""
     return setting(default, "recurrences on top of each other", low=1, high=100)
+
+
+def sequence() -> Any:
+    """The setting of models that read an image step by step."""
+    return setting("rows", "what a time step reads", choices=SEQUENCES)
+
+
+def bidirectional() -> Any:
+    """The setting of models that may read a sequence from both of its ends."""
+    return setting(False, "also read the sequence from its end")
 
 
 class RecurrentLayer(nn.Module):
@@ -82,8 +93,8 @@ class Recurrent(nn.Module):
       layers: recurrences on top of each other.
       bidirectional: whether each layer also reads the sequence from its end.
       dropout: share of each layer's output that is dropped in training.
-      sequence: 'rows' (of 28 x 28 images: 28 steps of 28 pixels), 'columns' (likewise)
-        or 'pixels' (784 steps of one).
+      sequence: 'rows' (of 28 x 28 images: 28 steps of 28 pixels), 'columns' (likewise),
+        'pixels' (784 steps of one) or 'permuted' (the pixels in `permutation`).
     """
 
     num_classes: int
@@ -91,9 +102,9 @@ class Recurrent(nn.Module):
     dtype: jnp.dtype = jnp.float32
     units: int = units(128)
     layers: int = layers(1)
-    bidirectional: bool = setting(False, "also read the sequence from its end")
+    bidirectional: bool = bidirectional()
     dropout: float = dropout(0.0)
-    sequence: str = setting("rows", "what a time step reads", choices=SEQUENCES)
+    sequence: str = sequence()
 
     @nn.compact
     def __call__(
@@ -103,7 +114,7 @@ class Recurrent(nn.Module):
 
         A backward direction has then read as many steps, from the sequence's end.
         """
-        x = _as_sequence(images, self.sequence)
+        x = as_sequence(images, self.sequence)
         directions = (False, True) if self.bidirectional else (False,)
         for i in range(self.layers):
             is_last = i == self.layers - 1
@@ -134,14 +145,25 @@ class GRU(Recurrent):
     cell: str = "gru"
 
 
-def _as_sequence(images: Array, sequence: str) -> Array:
+def as_sequence(images: Array, sequence: str) -> Array:
     """[B, H, W, 1] -> time-major [H, B, W], [W, B, H] or [HW, B, 1]."""
     pixels = images[..., 0]
     if sequence == "rows":
         return pixels.transpose(1, 0, 2)
     if sequence == "columns":
         return pixels.transpose(2, 0, 1)
-    return pixels.reshape(pixels.shape[0], -1).T[..., None]
+    steps = pixels.reshape(len(pixels), -1).T[..., None]
+    return steps[permutation(len(steps))] if sequence == "permuted" else steps
+
+
+def permutation(num_pixels: int) -> np.ndarray:
+    """The order of 'permuted', int [num_pixels], the same for every run.
+
+    That of Le et al., "A Simple Way to Initialize Recurrent Networks of Rectified
+    Linear Units" (2015), is not published; like theirs and those of others this one is
+    drawn once, with seed 0 of a generator that NumPy keeps as it is.
+    """
+    return np.random.RandomState(0).permutation(num_pixels)
 
 
 def _per_gate(init, num_gates: int):
