@@ -467,7 +467,12 @@ def test_closed_errors_do_not_stop_a_run(launch, here):
 
 @pytest.mark.skipif(not shutil.which("bash"), reason="needs a shell")
 @pytest.mark.parametrize(
-    "redirection, code", [(">&-", 0), (">/dev/full", 1), ("| true", 128 + 13)]
+    "redirection, code",
+    [
+        (">/dev/full", 1),
+        pytest.param(">&-", 0, marks=pytest.mark.slow),
+        pytest.param("| true", 128 + 13, marks=pytest.mark.slow),
+    ],
 )
 def test_an_output_that_takes_nothing_is_no_traceback(launch, here, redirection, code):
     done = run_in_shell(PLOT, redirection, here)

@@ -109,8 +109,9 @@ def run_damaged(root):
     "first, level, is_kept",
     [
         ("", None, True),
-        ("", "1", True),  # JAX's own, left by a parent process
-        ("", "0", False),
+        # JAX's own, left by a parent process
+        pytest.param("", "1", True, marks=pytest.mark.slow),
+        pytest.param("", "0", False, marks=pytest.mark.slow),
         ("import jax", None, False),
     ],
 )

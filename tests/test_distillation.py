@@ -179,6 +179,7 @@ def test_vectorized_runs_have_no_teacher(teachers):
         VectorizedRuns([make(teachers)])
 
 
+@pytest.mark.slow
 def test_the_command_takes_relative_folders(teachers, forked, tmp_path):
     shutil.copytree(teachers[0], tmp_path / "a")
     shutil.copytree(teachers[1], tmp_path / "b")

@@ -518,6 +518,7 @@ def save_checkpoint(workdir, config, step=3):
     return model, params
 
 
+@pytest.mark.slow
 def test_a_run_in_bfloat16_is_exported_in_float32(tmp_path):
     config = make_config("linear", "digits", precision="bfloat16")
     model, params = save_checkpoint(tmp_path, config)

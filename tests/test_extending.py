@@ -106,6 +106,7 @@ def test_a_setting_of_its_own_has_help_and_checks(copy):
     )
 
 
+@pytest.mark.slow
 def test_data_set_of_another_size_trains_with_26_classes(launch, letters):
     _, result = launch(
         "letters", "--model=gru", "--dataset=letters", f"--raw_dir={letters}",

@@ -92,13 +92,10 @@ def kill(
     return leftover
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model, moment",
-    [
-        ("mlp", "in a checkpoint"),
-        pytest.param("cnn", "after metrics", marks=pytest.mark.slow),
-        pytest.param("gru", "at random", marks=pytest.mark.slow),
-    ],
+    [("mlp", "in a checkpoint"), ("cnn", "after metrics"), ("gru", "at random")],
 )
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, model, moment):
     workdir, other = tmp_path / "run", tmp_path / "undisturbed"

@@ -61,6 +61,7 @@ def test_a_run_on_ones_own_images_is_used_when_they_are_gone(forked, tmp_path):
     assert "--preprocess=strokes there, resize here; other data named folder" in told
 
 
+@pytest.mark.slow
 def test_a_run_on_resized_pictures_resizes_what_it_predicts(forked, tmp_path):
     rng = np.random.default_rng(0)
     for name, (low, high) in {"dark": (0, 100), "light": (150, 256)}.items():

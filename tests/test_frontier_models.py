@@ -80,6 +80,7 @@ def test_fourway_ends_at_all_four_sides():
     np.testing.assert_allclose(apply(model, params), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_renet_reads_columns_and_then_rows_of_patches():
     model = make_model("renet", 10, units=3, layers=2)
     images = IMAGES[:, :12, :10]

@@ -56,6 +56,7 @@ def test_what_is_no_probability_is_refused():
         measurement.benchmark(task, lambda x: np.ones((len(x), 10)), {}, 7850)
 
 
+@pytest.mark.slow
 def test_end_to_end_without_other_frameworks(tmp_path, run_study):
     output, errors = run_study(
         "speed.inference",

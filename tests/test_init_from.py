@@ -228,6 +228,7 @@ def test_vectorized_runs_have_no_start(other):
         VectorizedRuns([make_mlp(init_from=str(other))])
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_started_from(other, tree, forked, tmp_path):
     def launch(*arguments, code=0):
         done = forked(*arguments, cwd=tmp_path)

@@ -157,6 +157,7 @@ def test_a_terminated_run_goes_on_to_the_same_bits(terminated, tmp_path, run_lau
     assert_same_run(folder / "run", tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_damaged_result_can_be_overwritten_as_its_message_says(
     trained, tmp_path, run_launch
 ):

@@ -1,8 +1,8 @@
 """One, two, four and eight devices do the same work.
 
 The session has four devices, so this file is also a program, which is started with
-eight: `python tests/test_many_devices.py FOLDER short` leaves what it saw in
-FOLDER/seen.json, and with `slow` does all cases, in programs as optimized as any.
+eight: `python tests/test_many_devices.py FOLDER` leaves what it saw in
+FOLDER/seen.json.
 """
 
 import dataclasses
@@ -28,25 +28,11 @@ MODELS = {
     "cnn": dict(dropout=0.5, augment="shift"),
     "gru": dict(units=16, dropout=0.2, augment="shift"),
 }
-PARTS = {
-    "short": [("mlp", 8)],
-    "slow": [(model, count) for model in MODELS for count in (2, 4, 8)],
-}
-MOVES = {"short": [], "slow": [(8, 2), (1, 4)]}  # devices, and after the stop
-# Nearly all of the time is compilation, of which less optimization spares much.
-FLAGS = {
-    "short": "--xla_force_host_platform_device_count=8"
-    " --xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false",
-    "slow": "--xla_force_host_platform_device_count=8",
-}
+CASES = [(model, count) for model in MODELS for count in (2, 4, 8)]
+MOVES = [(8, 2), (1, 4)]  # devices, and after the stop
+FLAGS = "--xla_force_host_platform_device_count=8"
 
-
-def cases(parts):
-    return [
-        pytest.param(*case, part, marks=[pytest.mark.slow] if part == "slow" else [])
-        for part, cases in parts.items()
-        for case in cases
-    ]
+pytestmark = pytest.mark.slow  # minutes
 
 
 def make(model, num_devices):
@@ -113,62 +99,52 @@ def move(workdir, before, after):
     }
 
 
-def main(folder, part):
+def main(folder):
     seen = {"losses": {}, "copies": {}}
-    for model in dict(PARTS[part]):
+    for model in MODELS:
         seen["losses"][f"{model}-1"], _ = train_steps(make(model, 1), COMPARED)
-    for model, count in PARTS[part]:
+    for model, count in CASES:
         losses, state = train_steps(make(model, count), NUM_STEPS)
         seen["losses"][f"{model}-{count}"] = losses[:COMPARED]
         seen["copies"][f"{model}-{count}"] = copies(state)
-    if MOVES[part]:
-        training.train_and_evaluate(make("mlp", 1), folder / "whole")
-        seen["whole"] = train_losses(folder / "whole")
-    for before, after in MOVES[part]:
+    training.train_and_evaluate(make("mlp", 1), folder / "whole")
+    seen["whole"] = train_losses(folder / "whole")
+    for before, after in MOVES:
         name = f"{before}-{after}"
         seen[name] = move(folder / name, before, after)
     (folder / "seen.json").write_text(json.dumps(seen))
 
 
 @pytest.fixture(scope="module")
-def watch(tmp_path_factory):
-    """'short' or 'slow' -> what `main` saw."""
-    seen = {}
-
-    def watch(part):
-        if part not in seen:
-            folder = tmp_path_factory.mktemp(part)
-            process = start_python(__file__, folder, part, XLA_FLAGS=FLAGS[part])
-            [(status, output, errors)] = finish([process], seconds=900)
-            assert status == 0, output + errors
-            seen[part] = json.loads((folder / "seen.json").read_text())
-        return seen[part]
-
-    return watch
+def seen(tmp_path_factory):
+    """What `main` saw."""
+    folder = tmp_path_factory.mktemp("devices")
+    process = start_python(__file__, folder, XLA_FLAGS=FLAGS)
+    [(status, output, errors)] = finish([process], seconds=900)
+    assert status == 0, output + errors
+    return json.loads((folder / "seen.json").read_text())
 
 
-@pytest.mark.parametrize("model, num_devices, part", cases(PARTS))
-def test_the_first_losses_are_those_of_one_device(watch, model, num_devices, part):
-    losses = watch(part)["losses"]
+@pytest.mark.parametrize("model, num_devices", CASES)
+def test_the_first_losses_are_those_of_one_device(seen, model, num_devices):
+    losses = seen["losses"]
     one = losses[f"{model}-1"]
     assert len(set(one)) == COMPARED, "losses differ step by step"
     np.testing.assert_allclose(losses[f"{model}-{num_devices}"], one, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("model, num_devices, part", cases(PARTS))
-def test_after_100_steps_every_device_holds_the_same_bits(
-    watch, model, num_devices, part
-):
+@pytest.mark.parametrize("model, num_devices", CASES)
+def test_after_100_steps_every_device_holds_the_same_bits(seen, model, num_devices):
     # With out_axes=None a missing average would diverge without a word.
-    arrays = watch(part)["copies"][f"{model}-{num_devices}"]
+    arrays = seen["copies"][f"{model}-{num_devices}"]
     assert any(".params" in name for name in arrays)
     assert any(".opt_state" in name for name in arrays)
     assert arrays == {name: [num_devices, 0] for name in arrays}
 
 
-@pytest.mark.parametrize("before, after, part", cases(MOVES))
-def test_a_stopped_run_goes_on_with_other_devices(watch, before, after, part):
-    whole, moved = watch(part)["whole"], watch(part)[f"{before}-{after}"]
+@pytest.mark.parametrize("before, after", MOVES)
+def test_a_stopped_run_goes_on_with_other_devices(seen, before, after):
+    whole, moved = seen["whole"], seen[f"{before}-{after}"]
     assert "the run is saved in" in moved["stop"]
     assert moved["devices"] == after
     assert len(moved["losses"]) == len(whole) == 6
@@ -176,4 +152,4 @@ def test_a_stopped_run_goes_on_with_other_devices(watch, before, after, part):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]))

@@ -168,7 +168,8 @@ app.run(launch.main, ["launch.py", "--dataset=digits", "--num_processes=2",
 """
 
 
-@pytest.mark.parametrize("number", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [0, 1])
 def test_one_that_is_left_alone_ends_with_a_line(number):
     [(status, errors)] = ends(start_scripts(ALONE, [number]))
     assert status == 1

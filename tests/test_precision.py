@@ -19,8 +19,8 @@ from mnist_jax.parallel import devices
 from mnist_jax.settings import ConfigError
 from mnist_jax.training import train_and_evaluate
 
-# These have the parts of cnn and gru and take long to trace and to compile.
-SLOW = ("resnet", "fourway", "renet")
+# These take long to trace and to compile.
+SLOW = ("lenet5", "cnn", "resnet", "fourway", "renet")
 MODELS = [
     pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name
     for name, module in models.MODELS.items()

@@ -53,6 +53,7 @@ def test_it_serves_until_a_signal_ends_it(workdir, tmp_path, number):
     assert errors == f"stopped by {name}; the same command starts again\n"
 
 
+@pytest.mark.slow
 def test_a_taken_port_is_told_and_can_be_had_again(workdir, tmp_path):
     server, url = _start(workdir, tmp_path)
     port = url.rpartition(":")[2]

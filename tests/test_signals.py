@@ -162,6 +162,7 @@ def test_a_run_stopped_at_any_moment_goes_on_to_the_same_bits(
     assert_same_run(tmp_path / "run", undisturbed)
 
 
+@pytest.mark.slow
 def test_a_study_stops_where_its_run_is_complete(tmp_path):
     _, line = interrupt(signal.SIGINT, END["predictions"], *STUDY, cwd=tmp_path)
     assert "is complete; the same command goes on from there" in line

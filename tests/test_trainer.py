@@ -155,6 +155,7 @@ def test_one_device_and_several_agree(digits):
         assert len({shard.tobytes() for shard in shards}) == 1
 
 
+@pytest.mark.slow
 def test_members_train_alike_on_any_number_of_devices(digits):
     three, one = make_members(digits, 3, 2), make_members(digits, 3, 1)
     first = three.fetch_state()
