@@ -43,11 +43,12 @@ if _USER_RAW_DIR:
 
 
 def pytest_configure(config):
-    # XLA's simpler code for fused loops compiles in two thirds of the time and runs up
-    # to twice as long: for tests of small arrays. Processes of launch.py and the
-    # studies have no XLA_FLAGS, so they compile as for users; so do the slow tests.
+    # Simpler programs compile in about half the time and run longer, which is little
+    # with small arrays. Processes of launch.py and the studies have no XLA_FLAGS, so
+    # they compile as for users; so do the slow tests.
     if config.getoption("markexpr") == "not slow":
         _add_xla_flag("xla_cpu_use_fusion_emitters", "false")
+        _add_xla_flag("xla_backend_optimization_level", 0)
 
 
 def pytest_xdist_auto_num_workers():
