@@ -51,9 +51,11 @@ def pytest_configure(config):
         _add_xla_flag("xla_backend_optimization_level", 0)
 
 
+@pytest.hookimpl(wrapper=True)
 def pytest_xdist_auto_num_workers():
     """One more than cores: a quarter of the time goes by in waiting for processes."""
-    return len(os.sched_getaffinity(0)) + 1
+    is_asked_for = "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ
+    return (yield) + (not is_asked_for)
 
 
 @pytest.fixture(scope="session", autouse=True)

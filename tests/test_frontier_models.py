@@ -171,13 +171,12 @@ def test_cnn_with_residual_blocks():
     "name, settings",
     [
         ("fourway", dict(units=4, dropout=0.5)),
-        *(
-            pytest.param(name, settings, marks=pytest.mark.slow)
-            for name, settings in (
-                ("cnn", dict(features=(4, 6), blocks=1, dropout=0.5)),
-                ("renet", dict(units=3, dropout=0.5)),
-            )
+        pytest.param(
+            "cnn",
+            dict(features=(4, 6), blocks=1, dropout=0.5),
+            marks=pytest.mark.slow,
         ),
+        pytest.param("renet", dict(units=3, dropout=0.5), marks=pytest.mark.slow),
     ],
 )
 def test_masks_are_drawn_by_each_images_key(name, settings):

@@ -4,18 +4,15 @@ import json
 
 import pytest
 
+MEMBERS = ("--members=2", "--rounds=1")
+
 
 @pytest.mark.parametrize(
     "name, key, arguments",
     [
         ("profile_steps", "profile", ()),
-        *(
-            pytest.param(*study, marks=pytest.mark.slow)
-            for study in (
-                ("vectorized_runs", "vectorized", ("--members=2", "--rounds=1")),
-                ("startup", "startup", ()),
-            )
-        ),
+        pytest.param("vectorized_runs", "vectorized", MEMBERS, marks=pytest.mark.slow),
+        pytest.param("startup", "startup", (), marks=pytest.mark.slow),
     ],
 )
 def test_studies_of_speed_run_end_to_end(tmp_path, run_study, name, key, arguments):

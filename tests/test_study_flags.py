@@ -2,6 +2,7 @@
 
 import pytest
 
+WHOLE = "expected whole numbers from 0 to 4294967295"
 RISING = "expected rising whole numbers from 1 to 5"
 
 
@@ -20,16 +21,8 @@ RISING = "expected rising whole numbers from 1 to 5"
         ("sweep", "--trials=2", "--vary is missing"),
         ("sweep", "--vary=units=8,16", "--units is not a setting of --model=mlp"),
         ("ensemble", "--preset=fast", "mlp has no such preset"),
-        (
-            "presets",
-            "--seeds=0,x",
-            "--seeds=0,x: expected whole numbers from 0 to 4294967295",
-        ),
-        (
-            "presets",
-            "--seeds=4294967296",
-            "expected whole numbers from 0 to 4294967295",
-        ),
+        ("presets", "--seeds=0,x", f"--seeds=0,x: {WHOLE}"),
+        ("presets", "--seeds=4294967296", WHOLE),
         ("presets", "--models=tree", "--models=tree: expected some of linear, mlp"),
         ("presets", "--dataset=auto", "--dataset=auto: give the data set"),
         ("frontier", "--models=tree", "--models=tree: expected some of linear, tiny"),

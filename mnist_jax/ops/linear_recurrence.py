@@ -83,7 +83,8 @@ def _gradient_by_steps(decay, initial, states, grads, reverse):
     That of a decay which is the same at all steps is added up on the way.
     """
     num_steps = grads[0].shape[1]
-    first, to_before = _first_step(grads, reverse), 1 if reverse else -1
+    first = _first_step(grads, reverse)
+    to_before = 1 if reverse else -1
 
     def step(loop, t):
         from_after, stack, decay_stack, total = loop

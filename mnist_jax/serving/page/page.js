@@ -273,7 +273,7 @@ function makePanel(run) {
   maps.append(saliency.figure);
   let reading = null;
   if (run.reads) {
-    const unit = { rows: "row", columns: "column" }[run.reads] || "time step";
+    const unit = { rows: "row", columns: "column" }[run.reads] || "pixel";
     const caption = `the probability of each class (${run.class_names[0]} to ` +
       `${run.class_names[run.class_names.length - 1]}, left to right) after each ${unit} read, ` +
       "top to bottom";
