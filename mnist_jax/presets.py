@@ -21,6 +21,9 @@ _RECURRENT = dict(
     bidirectional=False,
     sequence="rows",
 )
+_LINEAR_RECURRENT = dict(
+    _RECURRENT, epochs=10, units=64, layers=2, pool=1, readout="mean"
+)
 
 # Each to end within three minutes on two CPU cores; chosen on the validation part, but
 # for fourway, renet and tiny, which are as those like them.
@@ -67,6 +70,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "rnn": dict(_RECURRENT, epochs=25, learning_rate=2e-3),
     "lstm": dict(_RECURRENT),
     "gru": dict(_RECURRENT),
+    "lru": dict(_LINEAR_RECURRENT),
+    "mingru": dict(_LINEAR_RECURRENT),
+    "minlstm": dict(_LINEAR_RECURRENT),
     "fourway": dict(_DIRECTIONAL, epochs=8, units=96),
     "renet": dict(_DIRECTIONAL, epochs=2, units=32, layers=2),
     "tiny": dict(
@@ -159,6 +165,9 @@ DIGITS_PRESETS: dict[str, dict[str, Any]] = {
     "rnn": dict(_DIGITS_RECURRENT, epochs=80),
     "lstm": _DIGITS_RECURRENT,
     "gru": _DIGITS_RECURRENT,
+    "lru": dict(_DIGITS_RECURRENT, epochs=60),
+    "mingru": dict(_DIGITS_RECURRENT, epochs=60),
+    "minlstm": dict(_DIGITS_RECURRENT, epochs=60),
     "fourway": dict(_DIGITS_RECURRENT, epochs=60),
     "renet": dict(_DIGITS_RECURRENT, epochs=40),
     "tiny": dict(epochs=100, batch_size=32, learning_rate=1e-2),

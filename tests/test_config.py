@@ -86,9 +86,12 @@ def test_several_numbers_are_parsed_from_flags_and_sweeps():
 
 
 def test_settings_of_models_come_from_the_modules():
-    assert SETTINGS["units"].models == ("rnn", "lstm", "gru", "fourway", "renet")
+    assert SETTINGS["units"].models == (
+        "rnn", "lstm", "gru", "lru", "mingru", "minlstm", "fourway", "renet"
+    )  # fmt: skip
     assert set(SETTINGS["dropout"].models) == {
-        "mlp", "cnn", "resnet", "rnn", "lstm", "gru", "fourway", "renet"
+        "mlp", "cnn", "resnet", "rnn", "lstm", "gru", "lru", "mingru", "minlstm",
+        "fourway", "renet",
     }  # fmt: skip
     assert SETTINGS["dropout"].default is None, "each model has its own"
     assert models.default_settings("mlp")["dropout"] == 0.2

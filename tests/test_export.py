@@ -45,6 +45,11 @@ MODELS = {
     "lstm 2 columns both": {
         "units": 6, "layers": 2, "bidirectional": True, "sequence": "columns",
     },
+    "lru 2 both": {"units": 6, "layers": 2, "bidirectional": True},
+    "mingru 2 pixels pooled": {
+        "units": 4, "layers": 2, "sequence": "pixels", "pool": 4, "readout": "last",
+    },
+    "minlstm": {"units": 6, "layers": 1},
     "rnn 2 pixels": {"units": 4, "layers": 2, "sequence": "pixels"},
 }  # fmt: skip
 # Compiles in a third of the time.
@@ -183,6 +188,7 @@ FUNCTIONS = {
     "slice": lambda x: jnp.concatenate([x[:, 1:, ::2], x[:, :2, ::-2]], axis=-1),
     "reverse": lambda x: x[:, ::-1, ::-1],
     "pad": lambda x: jnp.pad(x, ((0, 0), (1, 2), (0, 3)), constant_values=0.5),
+    "pad between": lambda x: jax.lax.pad(x, 0.5, ((0, 0, 0), (1, 2, 2), (0, 1, 1))),
     "split": lambda x: sum(jnp.split(x, 2, axis=2)) * jnp.stack([x[:, 0, :2]] * 3, 1),
     "constants": lambda x: x + jnp.tanh(jnp.arange(4.0)) + jnp.zeros((len(x), 1, 1)),
     "only constants": lambda x: jnp.zeros((len(x), 3)) + jnp.ones((len(x), 3)),

@@ -20,7 +20,7 @@ from mnist_jax.settings import ConfigError
 from mnist_jax.training import train_and_evaluate
 
 # These take long to trace and to compile.
-SLOW = ("lenet5", "cnn", "resnet", "fourway", "renet")
+SLOW = ("lenet5", "cnn", "resnet", "fourway", "renet", "lru", "mingru", "minlstm")
 MODELS = [
     pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name
     for name, module in models.MODELS.items()

@@ -100,10 +100,25 @@ def _split(graph, equation, operands):
 
 def _pad(graph, equation, operands):
     low, high, interior = zip(*equation.params["padding_config"], strict=True)
-    if any(interior):
-        raise ExportError("model.onnx: padding between elements has no counterpart")
     x, filling = operands
+    shape = list(equation.invars[0].aval.shape)
+    for axis, between in enumerate(interior):
+        if between:
+            x = _pad_between(graph, x, shape, axis, between, filling)
+            shape[axis] += (shape[axis] - 1) * between
     return graph.emit("Pad", x, np.array([*low, *high], np.int64), filling)
+
+
+def _pad_between(graph, x, shape, axis, between, filling):
+    """Pads each element on an axis of its own, and cuts off what follows the last."""
+    rank, size = len(shape), shape[axis]
+    x = graph.reshape(x, [*shape[: axis + 1], 1, *shape[axis + 1 :]])
+    pads = np.zeros(2 * (rank + 1), np.int64)
+    pads[rank + 1 + axis + 1] = between
+    x = graph.emit("Pad", x, pads, filling)
+    x = graph.reshape(x, [*shape[:axis], size * (1 + between), *shape[axis + 1 :]])
+    columns = np.array([[0, size + (size - 1) * between, axis, 1]]).T
+    return graph.emit("Slice", x, *columns)
 
 
 def _slice(graph, equation, operands):

@@ -26,7 +26,7 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         shape = (self.units, x.shape[-1])
-        kernel = self.param("kernel", _lecun_rows, shape)
+        kernel = self.param("kernel", lecun_rows, shape)
         bias = self.param("bias", nn.initializers.zeros, (self.units,))
         return dense(x, kernel, self.dtype) + bias
 
@@ -70,5 +70,6 @@ def flatten(images: Array) -> Array:
     return images.reshape(images.shape[0], -1)
 
 
-def _lecun_rows(key, shape, dtype=jnp.float32):
+def lecun_rows(key: Array, shape: tuple[int, int], dtype=jnp.float32) -> Array:
+    """`lecun_normal` of a kernel [units, inputs]."""
     return nn.initializers.lecun_normal()(key, shape[::-1], dtype).T

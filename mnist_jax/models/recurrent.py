@@ -14,12 +14,13 @@ from mnist_jax.settings import setting
 
 Array = jax.Array
 
+MOST_UNITS = 16_384
 SEQUENCES = ("rows", "columns", "pixels", "permuted")
 
 
 def units(default: int) -> Any:
     """The setting of models with hidden states."""
-    return setting(default, "size of each hidden state", low=1, high=16_384)
+    return setting(default, "size of each hidden state", low=1, high=MOST_UNITS)
 
 
 def layers(default: int) -> Any:

@@ -34,6 +34,22 @@ def dense(x: Array, kernel: Array, dtype: jnp.dtype = jnp.float32) -> Array:
     return outputs.reshape(*x.shape[:-1], -1)
 
 
+def dense_first(x: Array, kernel: Array, dtype: jnp.dtype = jnp.float32) -> Array:
+    """W x over the first axis, which has the features.
+
+    Args:
+      x: float32 [I, ..].
+      kernel: W, float32 [U, I].
+      dtype: of the matmuls' operands, see `precision.py`.
+
+    Returns:
+      float32 [U, ..].
+    """
+    flat = x.reshape(len(x), -1)
+    outputs = _mixed_first(dtype, flat, kernel) if is_mixed(dtype) else kernel @ flat
+    return outputs.reshape(-1, *x.shape[1:])
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _mixed(dtype, x, kernel):
     return _mixed_forward(dtype, x, kernel)[0]
@@ -51,3 +67,22 @@ def _mixed_backward(dtype, saved, grads):
 
 
 _mixed.defvjp(_mixed_forward, _mixed_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _mixed_first(dtype, x, kernel):
+    return _mixed_first_forward(dtype, x, kernel)[0]
+
+
+def _mixed_first_forward(dtype, x, kernel):
+    x, kernel = store(x, dtype), store(kernel, dtype)
+    return matmul(load(kernel), load(x)), (x, kernel)
+
+
+def _mixed_first_backward(dtype, saved, grads):
+    x, kernel = map(load, saved)
+    grads = operand(grads, dtype)
+    return matmul(operand(kernel.T, dtype), grads), matmul_transposed(grads, x)
+
+
+_mixed_first.defvjp(_mixed_first_forward, _mixed_first_backward)

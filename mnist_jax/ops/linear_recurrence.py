@@ -143,8 +143,9 @@ def _by_halves(decay: Number, inputs: Number, initial: Number, reverse: bool) ->
         )
 
     first = _first_step(inputs, reverse)
+    padding = ((0, 0), (first, inputs[0].shape[1] - 1 - first), (0, 0))
     carried = _multiply(_at(decay, first), initial)
-    inputs = _write(inputs, first, _add(_read(inputs, first), carried))
+    inputs = _add(inputs, tuple(jnp.pad(x, padding) for x in carried))
     if not _varies(decay):
         decay = tuple(jnp.broadcast_to(x, inputs[0].shape) for x in _everywhere(decay))
     return jax.lax.associative_scan(join, (decay, inputs), reverse=reverse, axis=1)[1]

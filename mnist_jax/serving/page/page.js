@@ -275,9 +275,9 @@ function makePanel(run) {
   if (run.reads) {
     const unit = { rows: "row", columns: "column" }[run.reads] || "pixel";
     const caption = `the probability of each class (${run.class_names[0]} to ` +
-      `${run.class_names[run.class_names.length - 1]}, left to right) after each ${unit} read, ` +
+      `${run.class_names[run.class_names.length - 1]}, left to right) as its ${unit}s are read, ` +
       "top to bottom";
-    reading = makeFigure(caption, `Probabilities after each ${unit}`);
+    reading = makeFigure(caption, `Probabilities as ${unit}s are read`);
     maps.prepend(reading.figure);
   }
   return { article, run, prediction, rows, saliency, reading };

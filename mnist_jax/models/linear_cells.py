@@ -1,0 +1,138 @@
+"""Recurrences whose steps are linear in the state, as layers.
+
+Each maps [H, T, B], features first and images last, of T time steps to the same shape.
+How long a state is kept does not depend on the state, so that all steps can be joined
+in parallel, see `ops/linear_recurrence.py`.
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mnist_jax.models.layers import lecun_rows
+from mnist_jax.ops.dense import dense_first
+from mnist_jax.ops.linear_recurrence import linear_recurrence
+
+Array = jax.Array
+
+_RING = (0.5, 0.999)  # smallest and largest absolute value of the LRU's first decays
+
+
+class DenseFirst(nn.Module):
+    """W x + b over the first axis, [inputs, T, B] -> [units, T, B]."""
+
+    units: int
+    dtype: jnp.dtype = jnp.float32  # of the matmul's operands
+    bias_init: Callable[..., Array] = nn.initializers.zeros
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        kernel = self.param("kernel", lecun_rows, (self.units, len(x)))
+        bias = self.param("bias", self.bias_init, (self.units,))
+        return dense_first(x, kernel, self.dtype) + bias[:, None, None]
+
+
+class LRU(nn.Module):
+    """Linear recurrent unit (Orvieto et al., "Resurrecting Recurrent Neural Networks
+    for Long Sequences", 2023), with as many complex states as features.
+
+    h_t = a h_{t-1} + g (B x_t), y_t = Re(C h_t) + d x_t, where a = exp(-exp(nu) +
+    i exp(theta)) starts uniformly on a ring, and g such that the states of white noise
+    start with a variance of one.
+    """
+
+    reverse: bool = False
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        units = len(x)
+        radius = jnp.exp(-jnp.exp(self.param("nu", _log_rates, (units,))))
+        angle = jnp.exp(self.param("theta", _log_angles, (units,)))
+        log_gain = self.param("log_gain", lambda _: 0.5 * jnp.log1p(-(radius**2)))
+        # Of B, C and the states the real parts come first, and then the imaginary ones.
+        to_states = self.param("to_states", _of_half_variance, (2 * units, units))
+        from_states = self.param("from_states", lecun_rows, (units, 2 * units))
+        skip = self.param("skip", nn.initializers.normal(1.0), (units,))
+
+        gains = jnp.tile(jnp.exp(log_gain), 2)[:, None]
+        inputs = tuple(jnp.split(dense_first(x, gains * to_states, self.dtype), 2))
+        decay = (radius * jnp.cos(angle), radius * jnp.sin(angle))
+        initial = (jnp.zeros_like(x[:, :1]),) * 2
+        states = linear_recurrence(decay, inputs, initial, self.reverse)
+        outputs = dense_first(jnp.concatenate(states), from_states, self.dtype)
+        return outputs + skip[:, None, None] * x
+
+
+class MinGRU(nn.Module):
+    """minGRU (Feng et al., "Were RNNs All We Needed?", 2024).
+
+    h_t = k_t h_{t-1} + (1 - k_t) n_t with k = sigmoid(W x + b) and n = V x + c.
+    """
+
+    reverse: bool = False
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        bias = _long_memory(x.shape[1], (1, 0))
+        sums = DenseFirst(2 * len(x), self.dtype, bias)(x)
+        keep, new = jnp.split(sums, 2)
+        return _gated(nn.sigmoid(keep), new, self.reverse)
+
+
+class MinLSTM(nn.Module):
+    """minLSTM (Feng et al., 2024).
+
+    h_t = k_t h_{t-1} + (1 - k_t) n_t with k = f / (f + i); f and i are
+    sigmoid(W x + b), each with its own weights, and n = V x + c.
+    """
+
+    reverse: bool = False
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        bias = _long_memory(x.shape[1], (1, -1, 0))
+        sums = DenseFirst(3 * len(x), self.dtype, bias)(x)
+        forget, enter, new = jnp.split(sums, 3)
+        forget, enter = nn.sigmoid(forget), nn.sigmoid(enter)
+        return _gated(forget / (forget + enter), new, self.reverse)
+
+
+def _gated(keep: Array, new: Array, reverse: bool) -> Array:
+    initial = (jnp.zeros_like(new[:, :1]),)
+    return linear_recurrence((keep,), ((1 - keep) * new,), initial, reverse)[0]
+
+
+def _long_memory(num_steps: int, signs: tuple[int, ...]) -> Callable[..., Array]:
+    """Biases of gates side by side with which states are kept for 1 to T steps.
+
+    Those of Tallec and Ollivier, "Can recurrent neural networks warp time?" (2018),
+    times the sign of each gate.
+    """
+
+    def init(key, shape, dtype=jnp.float32):
+        steps = jax.random.uniform(
+            key, (shape[0] // len(signs),), dtype, 1, max(num_steps - 1, 2)
+        )
+        return jnp.concatenate([sign * jnp.log(steps) for sign in signs])
+
+    return init
+
+
+def _log_rates(key, shape, dtype=jnp.float32):
+    """log(-log |a|) of a uniform on the ring."""
+    smallest, largest = _RING
+    squared = jax.random.uniform(key, shape, dtype, smallest**2, largest**2)
+    return jnp.log(-0.5 * jnp.log(squared))
+
+
+def _log_angles(key, shape, dtype=jnp.float32):
+    return jnp.log(jax.random.uniform(key, shape, dtype, 1e-3, jnp.pi))
+
+
+def _of_half_variance(key, shape, dtype=jnp.float32):
+    return lecun_rows(key, shape, dtype) / jnp.sqrt(2)

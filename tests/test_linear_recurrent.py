@@ -1,0 +1,195 @@
+"""lru, mingru and minlstm against loops of NumPy over the time steps."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mnist_jax.models import MODELS, make_model
+from mnist_jax.models.linear_cells import LRU, MinGRU, MinLSTM
+from mnist_jax.settings import ConfigError
+
+IMAGES = np.random.default_rng(0).uniform(size=(3, 9, 8, 1)).astype(np.float32)
+SIMPLE = {"xla_backend_optimization_level": 0}
+MODELS_HERE = ("lru", "mingru", "minlstm")
+
+
+def init(model, inputs=IMAGES, seed=0):
+    # Compiled as a whole and simply: one by one its operations take seconds.
+    init = jax.jit(model.init, compiler_options=SIMPLE)
+    params = init(jax.random.key(seed), inputs)["params"]
+    # First values of zero or one would hide an error.
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    noisy = [
+        x + 0.1 * jax.random.normal(k, x.shape)
+        for x, k in zip(leaves, keys, strict=True)
+    ]
+    return jax.tree.map(np.asarray, tree.unflatten(noisy))
+
+
+def apply(model, params, *inputs, **options):
+    function = jax.jit(
+        lambda *inputs: model.apply({"params": params}, *inputs, **options),
+        compiler_options=SIMPLE,
+    )
+    return np.asarray(function(*inputs))
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def dense(x, own):
+    """[T, B, F], the last axis as in `layers.Dense`."""
+    return x @ own["kernel"].T + own["bias"]
+
+
+def norm(x, own):
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+    return x * own["scale"] + own["bias"]
+
+
+def run(name, x, own):
+    """A cell from the first step to the last, [T, B, F]."""
+    h, outputs = 0, []
+    if name == "lru":
+        decay = np.exp(-np.exp(own["nu"]) + 1j * np.exp(own["theta"]))
+        real, imaginary = np.split(own["to_states"], 2)
+        to_states = np.exp(own["log_gain"])[:, None] * (real + 1j * imaginary)
+        real, imaginary = np.split(own["from_states"], 2, axis=1)
+        for step in x:
+            h = decay * h + step @ to_states.T
+            read = h.real @ real.T + h.imag @ imaginary.T
+            outputs.append(read + own["skip"] * step)
+        return np.stack(outputs)
+    for step in x:
+        sums = dense(step, own["DenseFirst_0"])
+        if name == "mingru":
+            keep, new = np.split(sums, 2, axis=-1)
+            keep = sigmoid(keep)
+        else:
+            forget, enter, new = np.split(sums, 3, axis=-1)
+            keep = sigmoid(forget) / (sigmoid(forget) + sigmoid(enter))
+        h = keep * h + (1 - keep) * new
+        outputs.append(h)
+    return np.stack(outputs)
+
+
+def reference(name, params, images, bidirectional=False, pool=1, readout="mean"):
+    """Logits of two layers that read rows."""
+    x = dense(images[..., 0].swapaxes(0, 1), params["DenseFirst_0"])
+    number = 1  # of the next dense layer
+    cells = iter(range(4))
+    cell = {"lru": "LRU", "mingru": "MinGRU", "minlstm": "MinLSTM"}[name]
+    for i in range(2):
+        if i and pool > 1:
+            x = np.pad(x, ((0, -len(x) % pool), (0, 0), (0, 0)))
+            x = x.reshape(-1, pool, *x.shape[1:]).mean(1)
+            x = dense(x, params[f"DenseFirst_{number}"])
+            number += 1
+        normed = norm(x, params[f"Norm_{i}"])
+        outputs = [run(name, normed, params[f"{cell}_{next(cells)}"])]
+        if bidirectional:
+            own = params[f"{cell}_{next(cells)}"]
+            outputs.append(run(name, normed[::-1], own)[::-1])
+        mixed = dense(np.concatenate(outputs, -1), params[f"DenseFirst_{number}"])
+        number += 1
+        value, gate = np.split(mixed, 2, axis=-1)
+        x = x + value * sigmoid(gate)
+    x = norm(x, params["Norm_2"])
+    if readout == "mean":
+        read = x.mean(0)
+    else:
+        read = np.concatenate([x[-1], x[0]], -1) if bidirectional else x[-1]
+    return dense(read, params["Dense_0"])
+
+
+@pytest.mark.parametrize("name", MODELS_HERE)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param(dict(), marks=pytest.mark.slow),
+        dict(bidirectional=True, pool=2, readout="last"),
+        # Nine steps are joined to one.
+        pytest.param(dict(pool=20, readout="last"), marks=pytest.mark.slow),
+    ],
+    ids=["plain", "both ways, pooled", "pooled to one step"],
+)
+def test_equals_a_loop(name, settings):
+    model = make_model(name, 10, units=5, layers=2, **settings)
+    params = init(model)
+    expected = reference(name, params, IMAGES, **settings)
+    np.testing.assert_allclose(apply(model, params, IMAGES), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("readout", ["mean", "last"])
+def test_logits_after_every_step_are_those_of_what_was_read(readout):
+    model = make_model("mingru", 10, units=5, layers=2, readout=readout)
+    params = init(model)
+    steps = apply(model, params, IMAGES, every_step=True)
+    assert steps.shape == (9, 3, 10)
+    for t in (1, 4, 9):
+        read = apply(model, params, IMAGES[:, :t])
+        np.testing.assert_allclose(steps[t - 1], read, atol=1e-4)
+
+
+def test_dropout_is_drawn_by_each_images_key_and_is_the_same_at_all_steps():
+    model = make_model("mingru", 10, units=5, layers=1, dropout=0.5)
+    params = init(model)
+    keys = jax.random.split(jax.random.key(3), 3)
+    dropped = apply(model, params, IMAGES, keys)
+    assert not np.allclose(dropped, apply(model, params, IMAGES))
+    alone = apply(model, params, IMAGES[1:], keys[1:])
+    np.testing.assert_allclose(alone, dropped[1:], atol=1e-5)
+    # What is dropped leaves the inputs of all steps as they are.
+    halves = [model.clone(dropout=rate) for rate in (0.0, 0.999999)]
+    kept = [apply(one, params, IMAGES, keys) for one in halves]
+    encoded = dense(IMAGES[..., 0].swapaxes(0, 1), params["DenseFirst_0"])
+    read = norm(encoded, params["Norm_1"]).mean(0)
+    np.testing.assert_allclose(kept[1], dense(read, params["Dense_0"]), atol=1e-4)
+    assert not np.allclose(kept[0], kept[1])
+
+
+def test_the_first_states_have_the_variance_of_white_inputs():
+    inputs = np.random.default_rng(1).normal(size=(64, 2_000, 1)).astype("f")
+    params = jax.jit(LRU().init)(jax.random.key(0), inputs)["params"]
+    radius = np.exp(-np.exp(params["nu"]))
+    assert 0.5 <= radius.min() < 0.6 and 0.95 < radius.max() <= 0.999
+    params["from_states"] = jnp.concatenate([jnp.eye(64), jnp.zeros((64, 64))], 1)
+    params["skip"] = jnp.zeros(64)
+    states = apply(LRU(), params, inputs)[:, 500:]
+    assert 0.4 < states.var() < 0.6  # the real parts have half of it
+
+
+@pytest.mark.parametrize("cell", [MinGRU(), MinLSTM()])
+def test_the_first_gates_keep_states_for_up_to_the_whole_sequence(cell):
+    inputs = np.zeros((500, 200, 1), np.float32)
+    params = jax.jit(cell.init)(jax.random.key(0), inputs)["params"]
+    bias = params["DenseFirst_0"]["bias"]
+    keep = sigmoid(bias[:500])
+    steps = 1 / (1 - keep)
+    assert 1.9 < steps.min() < 6 and 190 < steps.max() < 201
+    assert not bias[-500:].any()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS_HERE)
+def test_mixed_precision_is_near(name):
+    settings = dict(units=32, layers=2, pool=2)
+    model = make_model(name, 10, **settings)
+    params = init(model)
+    narrow = make_model(name, 10, "bfloat16", **settings)
+    np.testing.assert_allclose(
+        apply(narrow, params, IMAGES), apply(model, params, IMAGES), atol=0.1
+    )
+
+
+def test_all_are_registered():
+    assert set(MODELS_HERE) <= set(MODELS)
+
+
+def test_widths_that_grow_too_far_are_refused():
+    model = make_model("lru", 10, units=64, layers=10, pool=2)
+    with pytest.raises(ConfigError, match="--layers=10 --pool=2: 32,768 units"):
+        jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 2_000, 1, 1)))
