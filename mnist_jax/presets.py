@@ -127,6 +127,7 @@ BEST_PRESETS: dict[str, dict[str, Any]] = {
         batch_size=256,
         learning_rate=1e-3,
         affine_shift=0.5,
+        precision="bfloat16",
         hidden_sizes=(1500, 1000, 500),
         dropout=0.1,
     ),
