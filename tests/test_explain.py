@@ -62,7 +62,7 @@ def test_models_that_read_steps_are_the_recurrent_ones():
         for name in models.MODELS
         if explain.reads_steps(models.make_model(name, 10))
     ]
-    assert found == ["rnn", "lstm", "gru"]
+    assert found == ["rnn", "lstm", "gru", "lru", "mingru", "minlstm"]
 
 
 def test_saliency_of_a_linear_model_is_that_of_the_formula():
