@@ -32,6 +32,14 @@ RISING = "expected rising whole numbers from 1 to 5"
             "mlp-distilled learns from cnn: give that too",
         ),
         ("frontier", "--dataset=auto", "--dataset=auto: give the data set"),
+        (
+            "long_sequences",
+            "--models=cnn",
+            "--models=cnn: expected some of lru, mingru",
+        ),
+        ("long_sequences", "--sequences=rows", "expected some of pixels, permuted"),
+        ("long_sequences", "--dataset=folder", "give a data set of 28 x 28 pixels"),
+        ("long_sequences", "--epochs=0", "--epochs=0: expected a whole number"),
         ("select_recipe", "--folds=5,2", f"error: --folds=5,2: {RISING}"),
         ("select_recipe", "--folds=6", f"error: --folds=6: {RISING}"),
         (

@@ -173,7 +173,8 @@ def lines(
     axis = figure.subplots()
     for i, (name, (x, y)) in enumerate(series.items()):
         look = style.series_style(i, marker=True)
-        axis.plot(x, y, markersize=5, label=name, **look)
+        apart = max(1, len(x) // 20)
+        axis.plot(x, y, markersize=5, markevery=apart, label=name, **look)
         if bands and name in bands:
             axis.fill_between(x, *bands[name], color=look["color"], alpha=0.2, lw=0)
     axis.set(xlabel=labels[0], ylabel=labels[1], **axis_settings)
