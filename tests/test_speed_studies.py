@@ -33,3 +33,24 @@ def test_vectorized_runs_refuses_numbers(tmp_path, run_study, members):
         "speed.vectorized_runs", f"--members={members}", cwd=tmp_path, code=1
     )
     assert f"--members={members}: " in errors and errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("lengths", ["0", "28,28", "x", ""])
+def test_lengths_refuses_numbers(tmp_path, run_study, lengths):
+    _, errors = run_study("speed.lengths", f"--lengths={lengths}", cwd=tmp_path, code=1)
+    assert f"--lengths={lengths}: " in errors and errors.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_lengths_runs_end_to_end(tmp_path, run_study):
+    arguments = ("--models=mingru,rnn", "--lengths=4,9", "--seconds=0")
+    output, errors = run_study("speed.lengths", *arguments, cwd=tmp_path)
+    folder = tmp_path / "runs" / "lengths"
+    rows = json.loads((folder / "lengths.json").read_text())["rows"]
+    assert [(row["model"], row["length"]) for row in rows] == [
+        ("mingru", 4), ("rnn", 4), ("mingru", 9), ("rnn", 9)
+    ]  # fmt: skip
+    assert all(row["milliseconds"] > 0 and row["mebibytes"] > 0 for row in rows)
+    assert output.count("\n") == 5 and errors.count("\n") == 4
+    charts = {path.name for path in folder.glob("*.png")}
+    assert charts == {"lengths_milliseconds.png", "lengths_mebibytes.png"}

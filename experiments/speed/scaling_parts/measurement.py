@@ -5,16 +5,14 @@
 trains it for two seconds and prints what `measure` returns as JSON.
 """
 
-import ctypes
 import json
-import resource
 import sys
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from experiments.common.memory import peak_bytes, reset_peak, resident_bytes
 from experiments.speed.plain_runs import (
     NUM_CLASSES,
     make_plain_config,
@@ -113,40 +111,6 @@ def train(trainer: Trainer, step_seconds: float, seconds: float) -> float:
         done += steps
         step_seconds = spent / done
     return step_seconds
-
-
-def reset_peak() -> None:
-    """Makes Linux forget this process's peak, which compilations came before.
-
-    Elsewhere the peak stays, and a run that needs less shows as too much.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc alone has it
-    if trim:
-        trim(0)  # what was left free is tens of MiB, now more, now less
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass
-
-
-def peak_bytes() -> int:
-    """The largest resident set of this process so far.
-
-    Linux counts that of the process that started it too, which never trains, so it is
-    smaller.
-    """
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
-
-
-def resident_bytes() -> int:
-    """The resident set of this process; where the system does not tell, its peak."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:
-        return peak_bytes()
-    # The peak is kept less exactly and can lag behind.
-    return min(pages * resource.getpagesize(), peak_bytes())
 
 
 def main() -> None:

@@ -1,0 +1,169 @@
+"""How do time and memory of training grow with the length of the sequence?
+
+    python -m experiments.speed.lengths --torch_python=path/to/python
+
+Recurrences of at most 70,000 parameters read sequences of one number per step: lru,
+mingru and minlstm in three blocks that pool time by four, rnn, lstm and gru, and, where
+the flag names a Python that has it, PyTorch's of the same units. Each point is a
+process of its own, so that its peak memory is its own; the models take turns at each
+length. The time is the best of three stretches: on a shared machine noise only adds.
+The memory is the peak of the resident set over what was resident before the model was
+made; compilation is part of it.
+
+Writes lengths.json, .md and .png under --workdir.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+
+from experiments.accuracy.sequences.recipes import MODELS, matched_units
+from experiments.common import charts, study_flags
+from experiments.common.machine import ROOT, cpu_name, run_process
+from experiments.common.report import own_command, write_all
+from experiments.common.table import Table, column
+from experiments.speed.frameworks import processes
+from mnist_jax import cli
+from mnist_jax.config import ConfigError
+from mnist_jax.errors import UserError
+from mnist_jax.parallel import devices
+
+LENGTHS = (28, 112, 784, 4096, 16384)
+_PEERS = ("gru", "lstm")  # of PyTorch
+_PARTS = "experiments.speed.lengths_parts"
+
+COLUMNS = (
+    column("model", "model"),
+    column("length", "length", "{:,}"),
+    column("ms per image", "milliseconds", "{:.3f}"),
+    column("images/s", "images_per_second", "{:,.0f}"),
+    column("MiB", "mebibytes", "{:,.0f}"),
+)
+
+
+class LengthsError(UserError):
+    """A point cannot be measured."""
+
+
+def measure(
+    command: list[str], name: str, length: int, arguments: list[Any], env: dict
+) -> dict[str, Any]:
+    """A row of the table, by a process of its own.
+
+    Raises:
+      LengthsError: it failed.
+    """
+    done = run_process(
+        [*command, json.dumps(arguments)],
+        cwd=ROOT,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or ["it said nothing"]
+        raise LengthsError(
+            f"{name} at length {length} ended with status {done.returncode}: {said[-1]}"
+        )
+    found = json.loads(done.stdout.splitlines()[-1])
+    row = {
+        "model": name,
+        "length": length,
+        "milliseconds": 1e3 * found["seconds_per_image"],
+        "images_per_second": 1 / found["seconds_per_image"],
+        "mebibytes": found["memory_bytes"] / 2**20,
+    }
+    print("  ".join(Table(COLUMNS, [row]).cells()[0]), file=sys.stderr, flush=True)
+    return row
+
+
+def parse_lengths(texts: list[str]) -> list[int]:
+    """The numbers of --lengths.
+
+    Raises:
+      ConfigError: one is no length.
+    """
+    if not texts or not all(x.isdecimal() and 0 < int(x) <= 10**6 for x in texts):
+        raise ConfigError(
+            f"--lengths={','.join(texts)}: expected whole numbers from 1 to 1000000, "
+            "with commas"
+        )
+    numbers = [int(text) for text in texts]
+    study_flags.check_each_once("lengths", texts, numbers)
+    return numbers
+
+
+def draw(rows: list[dict[str, Any]], title: str) -> dict[str, bytes]:
+    """Time and memory against length: name -> PNG."""
+    names = list(dict.fromkeys(row["model"] for row in rows))
+    found = {}
+    for key, label in (
+        ("milliseconds", "ms per image"),
+        ("mebibytes", "peak memory, MiB"),
+    ):
+        series = {}
+        for name in names:
+            own = [(row["length"], row[key]) for row in rows if row["model"] == name]
+            series[name] = tuple(zip(*own, strict=True))
+        labels = ("time steps", label)
+        found[f"lengths_{key}.png"] = charts.lines(
+            series, labels, title, xscale="log", yscale="log"
+        )
+    return found
+
+
+def study() -> None:
+    given = flags.FLAGS
+    names = study_flags.names("models", given.models, list(MODELS))
+    lengths = parse_lengths(given.lengths)
+    workdir = study_flags.workdir(given) or Path("runs/lengths")
+    threads, torch = devices.count_cores(), None
+    if given.torch_python:
+        env = processes.environment(threads)
+        torch = processes.find_interpreter(
+            "torch_python", given.torch_python, "torch", env
+        )
+    ours = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    rows = []
+    for length in lengths:
+        point = [length, given.batch_size, given.seconds]
+        for name in names:
+            command = [sys.executable, "-m", f"{_PARTS}.ours"]
+            rows.append(measure(command, name, length, [name, *point], ours))
+            if torch and name in _PEERS:
+                command = [torch, "-m", f"{_PARTS}.pytorch"]
+                arguments = [name, *point, matched_units(name), threads]
+                row = measure(command, f"PyTorch {name}", length, arguments, env)
+                rows.append(row)
+    table = Table(COLUMNS, rows)
+    title = f"Training on {threads} cores of {cpu_name()}"
+    content = {
+        "command": own_command(),
+        "cpu": cpu_name(),
+        "batch_size": given.batch_size,
+        "rows": rows,
+    }
+    files = {"lengths.json": content, "lengths.md": table.to_markdown()}
+    write_all(workdir, files | draw(rows, title))
+    print(table.to_text(), end="")
+
+
+def define_flags() -> None:
+    flags.DEFINE_list("models", list(MODELS), "models to train, with commas")
+    flags.DEFINE_list("lengths", list(map(str, LENGTHS)), "time steps, with commas")
+    flags.DEFINE_integer("batch_size", 16, "images per step", lower_bound=2)
+    flags.DEFINE_float("seconds", 3.0, "of training per point", lower_bound=0.0)
+    flags.DEFINE_string("torch_python", None, "Python that has PyTorch")
+    flags.DEFINE_string("workdir", None, "where to write (default: runs/lengths)")
+
+
+main = cli.make_main(study)
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)
