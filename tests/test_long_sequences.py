@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from experiments.accuracy.sequences import recipes, remembering
+from experiments.accuracy.sequences import remembering
+from experiments.common import sequence_recipes as recipes
 from mnist_jax.models.recurrent import as_sequence
 
 

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 from absl import app, flags
 
-from experiments.accuracy.sequences import recipes, remembering
+from experiments.accuracy.sequences import remembering
 from experiments.common import charts, columns, runs, study_flags
+from experiments.common import sequence_recipes as recipes
 from experiments.common.machine import cpu_name
 from experiments.common.report import Page, own_command, write_all
 from experiments.common.table import Table, column
@@ -183,7 +184,11 @@ def study() -> None:
 def define_flags() -> None:
     flags.DEFINE_list("models", list(recipes.MODELS), "models to train, with commas")
     flags.DEFINE_list("sequences", list(recipes.SEQUENCES), "orders of the pixels")
-    flags.DEFINE_list("augments", list(recipes.AUGMENTS), "none, affine or both")
+    flags.DEFINE_list(
+        "augments",
+        list(recipes.AUGMENTS),
+        "none, affine: what to train with, with commas",
+    )
     flags.DEFINE_integer("epochs", 20, "of each run")
     cli.define_settings(("dataset",), dataset="mnist")
     study_flags.define_seeds(0, 1, 2)

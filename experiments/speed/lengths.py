@@ -4,9 +4,10 @@
 
 Recurrences of at most 70,000 parameters read sequences of one number per step: lru,
 mingru and minlstm in three blocks that pool time by four, rnn, lstm and gru, and, where
-the flag names a Python that has it, PyTorch's of the same units. Each point is a
-process of its own, so that its peak memory is its own; the models take turns at each
-length. The time is the best of three stretches: on a shared machine noise only adds.
+the flag names a Python that has it, PyTorch's lstm and gru of the same units. Each
+point is a process of its own, so that its peak memory is its own; the models take turns
+at each length. The time is the best of three stretches: on a shared machine noise only
+adds.
 The memory is the peak of the resident set over what was resident before the model was
 made; compilation is part of it.
 
@@ -22,10 +23,10 @@ from typing import Any
 
 from absl import app, flags
 
-from experiments.accuracy.sequences.recipes import MODELS, matched_units
 from experiments.common import charts, study_flags
 from experiments.common.machine import ROOT, cpu_name, run_process
 from experiments.common.report import own_command, write_all
+from experiments.common.sequence_recipes import MODELS, matched_units
 from experiments.common.table import Table, column
 from experiments.speed.frameworks import processes
 from mnist_jax import cli
@@ -34,7 +35,7 @@ from mnist_jax.errors import UserError
 from mnist_jax.parallel import devices
 
 LENGTHS = (28, 112, 784, 4096, 16384)
-_PEERS = ("gru", "lstm")  # of PyTorch
+_OF_PYTORCH = ("gru", "lstm")
 _PARTS = "experiments.speed.lengths_parts"
 
 COLUMNS = (
@@ -130,25 +131,29 @@ def study() -> None:
         )
     ours = {**os.environ, "JAX_PLATFORMS": "cpu"}
     rows = []
+
+    def add(row):
+        rows.append(row)
+        content = {
+            "command": own_command(),
+            "cpu": cpu_name(),
+            "batch_size": given.batch_size,
+            "rows": rows,
+        }
+        write_all(workdir, {"lengths.json": content})
+
     for length in lengths:
         point = [length, given.batch_size, given.seconds]
         for name in names:
             command = [sys.executable, "-m", f"{_PARTS}.ours"]
-            rows.append(measure(command, name, length, [name, *point], ours))
-            if torch and name in _PEERS:
+            add(measure(command, name, length, [name, *point], ours))
+            if torch and name in _OF_PYTORCH:
                 command = [torch, "-m", f"{_PARTS}.pytorch"]
                 arguments = [name, *point, matched_units(name), threads]
-                row = measure(command, f"PyTorch {name}", length, arguments, env)
-                rows.append(row)
+                add(measure(command, f"PyTorch {name}", length, arguments, env))
     table = Table(COLUMNS, rows)
     title = f"Training on {threads} cores of {cpu_name()}"
-    content = {
-        "command": own_command(),
-        "cpu": cpu_name(),
-        "batch_size": given.batch_size,
-        "rows": rows,
-    }
-    files = {"lengths.json": content, "lengths.md": table.to_markdown()}
+    files = {"lengths.md": table.to_markdown()}
     write_all(workdir, files | draw(rows, title))
     print(table.to_text(), end="")
 
@@ -162,7 +167,7 @@ def define_flags() -> None:
     flags.DEFINE_string("workdir", None, "where to write (default: runs/lengths)")
 
 
-main = cli.make_main(study)
+main = cli.make_main(study, "points so far are in lengths.json")
 
 if __name__ == "__main__":
     define_flags()

@@ -40,7 +40,9 @@ class LRU(nn.Module):
 
     h_t = a h_{t-1} + g (B x_t), y_t = Re(C h_t) + d x_t, where a = exp(-exp(nu) +
     i exp(theta)) starts uniformly on a ring, and g such that the states of white noise
-    start with a variance of one.
+    start with a variance of one. Unlike in the paper the ring begins at 0.5, phases are
+    in the upper half plane, as the real part is the same in the lower, and C starts
+    such that outputs have the variance of the inputs.
     """
 
     reverse: bool = False
@@ -108,7 +110,7 @@ def _gated(keep: Array, new: Array, reverse: bool) -> Array:
 
 
 def _long_memory(num_steps: int, signs: tuple[int, ...]) -> Callable[..., Array]:
-    """Biases of gates side by side with which states are kept for 1 to T steps.
+    """Biases of gates side by side with which states are kept for 2 to T steps.
 
     Those of Tallec and Ollivier, "Can recurrent neural networks warp time?" (2018),
     times the sign of each gate.

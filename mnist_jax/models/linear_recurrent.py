@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mnist_jax.models.layers import Dense, drop, dropout
 from mnist_jax.models.linear_cells import LRU, DenseFirst, MinGRU, MinLSTM
@@ -22,27 +23,13 @@ Array = jax.Array
 _CELLS = {"lru": LRU, "mingru": MinGRU, "minlstm": MinLSTM}
 
 
-class Norm(nn.Module):
-    """Layer normalisation (Ba et al., 2016) over the first axis."""
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        shape = (len(x), *[1] * (x.ndim - 1))
-        scale = self.param("scale", nn.initializers.ones, shape[:1]).reshape(shape)
-        bias = self.param("bias", nn.initializers.zeros, shape[:1]).reshape(shape)
-        # Both sums in one pass over the array.
-        mean, square = x.mean(0), jnp.square(x).mean(0)
-        variance = jnp.maximum(square - jnp.square(mean), 0)
-        return (x - mean) * jax.lax.rsqrt(variance + 1e-6) * scale + bias
-
-
 class LinearRecurrent(nn.Module):
     """An image read as a sequence by blocks of norm, recurrence, gated mixing.
 
     Each block adds to its input: x + W y sigmoid(V y), where y is what the recurrence
     makes of the normalised input (a gated linear unit, Dauphin et al., 2017). Between
-    blocks time can be pooled, and features be doubled as it is (as in SaShiMi, Goel et
-    al., "It's Raw!", 2022), so that later blocks cost less and see further.
+    blocks time can be pooled, which doubles the features (as in SaShiMi, Goel et al.,
+    "It's Raw!", 2022), so that later blocks cost less and see further.
 
     Attributes:
       cell: 'lru', 'mingru' or 'minlstm'.
@@ -52,7 +39,8 @@ class LinearRecurrent(nn.Module):
       bidirectional: whether each block also reads the sequence from its end.
       dropout: share of what each block adds that is dropped in training.
       sequence: as of `recurrent.Recurrent`.
-      pool: time steps whose mean is one step of the next block.
+      pool: time steps whose mean is one step of the next block; 1 for none. Once one
+        step is left, nothing is pooled or doubled.
       readout: 'mean' over time, or the 'last' state; of both directions the last.
     """
 
@@ -65,7 +53,7 @@ class LinearRecurrent(nn.Module):
     dropout: float = dropout(0.0)
     sequence: str = sequence()
     pool: int = setting(
-        1, "time steps joined to one after each layer, with twice the units",
+        1, "time steps averaged to one between layers, each time doubling the units",
         low=1, high=1_000,
     )  # fmt: skip
     readout: str = setting(
@@ -78,8 +66,10 @@ class LinearRecurrent(nn.Module):
     ) -> Array:
         """Logits [B, K]; with `every_step` [T, B, K], after each of the last block's.
 
-        A backward direction has then read as many steps, from the sequence's end.
+        T is what pooling left of the time steps. With both directions each has seen
+        the whole image.
         """
+        self._check_width(self.units)
         x = as_sequence(images, self.sequence).transpose(2, 0, 1)
         x = DenseFirst(self.units, self.dtype)(x)
         directions = (False, True) if self.bidirectional else (False,)
@@ -87,7 +77,7 @@ class LinearRecurrent(nn.Module):
             if i and self.pool > 1 and x.shape[1] > 1:
                 self._check_width(2 * len(x))
                 x = DenseFirst(2 * len(x), self.dtype)(_mean_of(x, self.pool))
-            normed = Norm()(x)
+            normed = _norm()(x)
             cells = [_CELLS[self.cell](way, self.dtype)(normed) for way in directions]
             mixed = DenseFirst(2 * len(x), self.dtype)(jnp.concatenate(cells))
             value, gate = jnp.split(mixed, 2)
@@ -95,7 +85,7 @@ class LinearRecurrent(nn.Module):
             # Application of Dropout in Recurrent Neural Networks", 2016).
             mask = drop(jnp.ones_like(x[:, :1]), self.dropout, keys, i, axis=2)
             x = x + mask * value * nn.sigmoid(gate)
-        x = Norm()(x)
+        x = _norm()(x)
         if self.readout == "mean":
             count = jnp.arange(1, x.shape[1] + 1)[:, None]
             read = x.cumsum(1) / count if every_step else x.mean(1, keepdims=True)
@@ -106,6 +96,11 @@ class LinearRecurrent(nn.Module):
         return logits if every_step else logits[0]
 
     def _check_width(self, width: int) -> None:
+        if width < 2:
+            raise ConfigError(
+                f"--units={width}: expected 2 or more, as normalised over one unit all "
+                "is the same"
+            )
         if width > MOST_UNITS:
             raise ConfigError(
                 f"--layers={self.layers} --pool={self.pool}: {width:,} units, twice as "
@@ -114,11 +109,20 @@ class LinearRecurrent(nn.Module):
             )
 
 
+def _norm() -> nn.Module:
+    """Layer normalisation (Ba et al., 2016) over the first axis."""
+    return nn.LayerNorm(reduction_axes=0, feature_axes=0)
+
+
 def _mean_of(x: Array, steps: int) -> Array:
-    """[H, T, B] -> [H, ceil(T / steps), B]; after the last step there are zeros."""
+    """[H, T, B] -> [H, ceil(T / steps), B]; the last mean may be of fewer steps."""
     features, num_steps, batch = x.shape
-    x = jnp.pad(x, ((0, 0), (0, -num_steps % steps), (0, 0)))
-    return x.reshape(features, -1, steps, batch).mean(2)
+    steps = min(steps, num_steps)
+    padded = jnp.pad(x, ((0, 0), (0, -num_steps % steps), (0, 0)))
+    sums = padded.reshape(features, -1, steps, batch).sum(2)
+    starts = np.arange(0, num_steps, steps)
+    counts = np.minimum(steps, num_steps - starts).astype(np.float32)
+    return sums / counts[:, None]
 
 
 @register("lru")

@@ -82,7 +82,7 @@ def _mixed_first_forward(dtype, x, kernel):
 def _mixed_first_backward(dtype, saved, grads):
     x, kernel = map(load, saved)
     grads = operand(grads, dtype)
-    return matmul(operand(kernel.T, dtype), grads), matmul_transposed(grads, x)
+    return matmul(kernel.T, grads), matmul_transposed(grads, x)
 
 
 _mixed_first.defvjp(_mixed_first_forward, _mixed_first_backward)

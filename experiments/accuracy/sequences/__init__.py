@@ -1,1 +1,1 @@
-"""Parts of long_sequences."""
+"""Part of long_sequences."""

@@ -9,7 +9,7 @@ import sys
 import jax
 import numpy as np
 
-from experiments.accuracy.sequences.recipes import MODELS, matched_units
+from experiments.common.sequence_recipes import MODELS, matched_units
 from experiments.speed.lengths_parts import training
 from experiments.speed.plain_runs import make_plain_config, make_plain_trainer
 from mnist_jax.parallel import devices

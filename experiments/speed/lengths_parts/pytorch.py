@@ -17,7 +17,7 @@ class Recurrent(nn.Module):
 
     def __init__(self, name: str, units: int):
         super().__init__()
-        kind = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}[name]
+        kind = {"lstm": nn.LSTM, "gru": nn.GRU}[name]
         self.recurrence = kind(1, units, batch_first=True)
         self.head = nn.Linear(units, 10)
 
