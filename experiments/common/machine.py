@@ -1,12 +1,14 @@
 """Where a study runs: the processor, the repository, processes of its own."""
 
+import json
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mnist_jax import signals
+from mnist_jax.errors import UserError
 
 ROOT = Path(__file__).parents[2]  # where `python -m experiments...` finds its modules
 
@@ -27,3 +29,23 @@ def run_process(command: Sequence[str], **options: Any) -> subprocess.CompletedP
         with signals.undone_by(process.kill):
             output, errors = process.communicate()
     return subprocess.CompletedProcess(command, process.returncode, output, errors)
+
+
+def measure_in_process(
+    command: Sequence[str], what: Any, env: Mapping[str, str], error: type[UserError]
+) -> dict[str, Any]:
+    """The JSON that a measurement in a process of its own prints as its last line.
+
+    Args:
+      command: from the repository's root.
+      what: is measured, for the message.
+      env: of the process.
+      error: raised where it fails, with the last line that it said.
+    """
+    done = run_process(
+        command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or ["it said nothing"]
+        raise error(f"{what} ended with status {done.returncode}: {said[-1]}")
+    return json.loads(done.stdout.splitlines()[-1])

@@ -16,15 +16,13 @@ Writes lengths.json, .md and .png under --workdir.
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from absl import app, flags
 
-from experiments.common import charts, study_flags
-from experiments.common.machine import ROOT, cpu_name, run_process
+from experiments.common import charts, machine, study_flags
 from experiments.common.report import own_command, write_all
 from experiments.common.sequence_recipes import MODELS, matched_units
 from experiments.common.table import Table, column
@@ -59,19 +57,9 @@ def measure(
     Raises:
       LengthsError: it failed.
     """
-    done = run_process(
-        [*command, json.dumps(arguments)],
-        cwd=ROOT,
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    if done.returncode:
-        said = done.stderr.strip().splitlines() or ["it said nothing"]
-        raise LengthsError(
-            f"{name} at length {length} ended with status {done.returncode}: {said[-1]}"
-        )
-    found = json.loads(done.stdout.splitlines()[-1])
+    command = [*command, json.dumps(arguments)]
+    what = f"{name} at length {length}"
+    found = machine.measure_in_process(command, what, env, LengthsError)
     row = {
         "model": name,
         "length": length,
@@ -136,7 +124,7 @@ def study() -> None:
         rows.append(row)
         content = {
             "command": own_command(),
-            "cpu": cpu_name(),
+            "cpu": machine.cpu_name(),
             "batch_size": given.batch_size,
             "rows": rows,
         }
@@ -152,7 +140,7 @@ def study() -> None:
                 arguments = [name, *point, matched_units(name), threads]
                 add(measure(command, f"PyTorch {name}", length, arguments, env))
     table = Table(COLUMNS, rows)
-    title = f"Training on {threads} cores of {cpu_name()}"
+    title = f"Training on {threads} cores of {machine.cpu_name()}"
     files = {"lengths.md": table.to_markdown()}
     write_all(workdir, files | draw(rows, title))
     print(table.to_text(), end="")

@@ -26,7 +26,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,8 +34,7 @@ from typing import Any
 from absl import app, flags
 
 import mnist_jax
-from experiments.common import study_flags
-from experiments.common.machine import ROOT, cpu_name, run_process
+from experiments.common import machine, study_flags
 from experiments.common.report import write_all
 from experiments.speed.scaling_parts import report
 from experiments.speed.scaling_parts.points import (
@@ -60,17 +58,9 @@ def measure_in_process(point: Point, seconds: float) -> dict[str, Any]:
     Raises:
       ScalingError: it failed.
     """
-    done = run_process(
-        [sys.executable, "-m", _MODULE, json.dumps(point), str(seconds)],
-        cwd=ROOT,
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    if done.returncode:
-        said = done.stderr.strip().splitlines() or ["it said nothing"]
-        raise ScalingError(f"{point} ended with status {done.returncode}: {said[-1]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    command = [sys.executable, "-m", _MODULE, json.dumps(point), str(seconds)]
+    env = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    return machine.measure_in_process(command, point, env, ScalingError)
 
 
 def measure_all(
@@ -140,7 +130,7 @@ def make_settings(seconds: float) -> dict[str, Any]:
     libraries = ("jax", "jaxlib", "flax", "optax", "numpy")
     return {
         "seconds": seconds,
-        "cpu": cpu_name(),
+        "cpu": machine.cpu_name(),
         "cores": devices.count_cores(),
         "versions": {
             "mnist_jax": mnist_jax.__version__,

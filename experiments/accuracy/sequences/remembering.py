@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
 
-from mnist_jax import predict
+from mnist_jax import explain, predict, stored_model
 from mnist_jax.models.recurrent import permutation
 
 NUM_PARTS = 8  # of the sequence, each of which is made black
@@ -25,11 +26,12 @@ def gradient_norms(
     The mean over runs and images of the size of the gradient of the predicted class's
     log-probability.
     """
-    of_runs = [
-        predict.explain(folder, images).saliency.reshape(len(images), -1)
-        for folder in folders
-    ]
-    return np.mean(of_runs, axis=(0, 1))[order]
+    of_runs = []
+    for folder in folders:
+        stored = stored_model.load(folder)
+        saliency_step = jax.jit(explain.make_saliency_step(stored.model))
+        of_runs.append(saliency_step(stored.params, images))
+    return np.mean(of_runs, axis=(0, 1)).ravel()[order]
 
 
 def accuracies_without(
