@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mnist_jax import augment, metrics
+from mnist_jax import augment, metrics, moving_averages
+from mnist_jax.moving_averages import STATISTICS
 
 Array = jax.Array
 Metrics = dict[str, Array]  # of one batch: 'loss' and `metrics.STEP_METRICS`
@@ -154,41 +155,40 @@ def make_train_step(
         distill_loss = distill and distill(images)
 
         def loss_fn(params):
-            logits = model.apply({"params": params}, images, dropout_keys)
+            logits, sown = model.apply(
+                {"params": params}, images, dropout_keys, mutable=[STATISTICS]
+            )
             loss = metrics.cross_entropy(logits, batch.labels, label_smoothing)
             if distill_loss:
                 loss += distill_weight * (distill_loss(logits) - loss)
-            return loss, logits
+            return loss, (logits, sown.get(STATISTICS, {}))
 
-        (loss, logits), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
+        value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
+        (loss, (logits, statistics)), grads = value_and_grad(params)
         of_logits = {
             name: metric(logits, batch.labels)
             for name, metric in metrics.STEP_METRICS.items()
         }
-        return grads, {"loss": loss, **of_logits}
+        return grads, statistics, {"loss": loss, **of_logits}
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         mean = _mean_over_microbatches(
             lambda part: gradients(state.params, part), batch, microbatch_size
         )
-        grads, batch_metrics = average(mean)
+        grads, statistics, batch_metrics = average(mean)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
+        params = moving_averages.of_statistics(
+            params, state.params, statistics, state.step
+        )
         ema_params = state.ema_params
         if ema_params is not None:
-            ema_params = _move_average(ema_params, params, ema_decay, state.step)
+            ema_params = moving_averages.of_params(
+                ema_params, params, ema_decay, state.step
+            )
         return TrainState(state.step + 1, params, opt_state, ema_params), batch_metrics
 
     return train_step
-
-
-def _move_average(average: Any, params: Any, decay: float, step: Array) -> Any:
-    """One step of an exponential moving average (Polyak and Juditsky, 1992).
-
-    The first steps decay faster, so that the first values are soon forgotten.
-    """
-    share = 1 - jnp.minimum(decay, (1 + step) / (10 + step)).astype(jnp.float32)
-    return jax.tree.map(lambda a, p: a + share * (p - a), average, params)
 
 
 def _mean_over_microbatches(

@@ -102,7 +102,7 @@ def test_average_sees_gradients_and_metrics():
     state = train_step.init_state(model, optimizer, 0, (28, 28, 1))
     step = train_step.make_train_step(model, optimizer, average=average)
     jax.eval_shape(step, state, make_batch())
-    [(grads, measured)] = seen
+    [(grads, _, measured)] = seen
     assert jax.tree.structure(grads) == jax.tree.structure(state.params)
     assert set(measured) == {"loss", "accuracy"}
 

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mnist_jax.models.layers import Dense, drop, dropout, flatten
+from mnist_jax.models.layers import BatchNorm, Dense, drop, dropout, flatten
 from mnist_jax.models.registry import register
 from mnist_jax.ops.convolution import conv_mean, conv_pool, convolve
 from mnist_jax.settings import setting
@@ -16,20 +16,24 @@ Array = jax.Array
 
 
 class ConvPool(nn.Module):
-    """3x3 convolution without padding, 2x2 max-pool, bias, ReLU.
+    """3x3 convolution without padding, 2x2 max-pool, bias or `BatchNorm`, ReLU.
 
     [H, W, C, B] -> [(H - 2) // 2, (W - 2) // 2, features, B].
     """
 
     features: int
     dtype: jnp.dtype = jnp.float32
+    batch_norm: bool = False
 
     @nn.compact
-    def __call__(self, images: Array) -> Array:
+    def __call__(self, images: Array, is_training: bool = False) -> Array:
         shape = (3, 3, images.shape[2], self.features)
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape)
+        x = conv_pool(images, kernel, self.dtype)
+        if self.batch_norm:
+            return nn.relu(BatchNorm()(x, is_training))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return nn.relu(conv_pool(images, kernel, self.dtype) + bias[:, None])
+        return nn.relu(x + bias[:, None])
 
 
 class ConvMean(nn.Module):
@@ -76,23 +80,29 @@ class Residual(nn.Module):
 
     g starts at zero, so that the block starts as the identity and needs no
     normalisation (De and Smith, "Batch Normalization Biases Residual Blocks Towards
-    the Identity Function in Deep Networks", 2020). Shapes stay, [H, W, C, B].
+    the Identity Function in Deep Networks", 2020); it may have `BatchNorm` after each
+    convolution. Shapes stay, [H, W, C, B].
     """
 
     dtype: jnp.dtype = jnp.float32
+    batch_norm: bool = False
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, is_training: bool = False) -> Array:
         channels = x.shape[2]
         branch = x
         for i in range(2):
             kernel = self.param(
                 f"kernel_{i}", nn.initializers.he_normal(), (3, 3, channels, channels)
             )
-            bias = self.param(f"bias_{i}", nn.initializers.zeros, (channels,))
             branch = nn.relu(branch) if i else branch
             branch = jnp.pad(branch, ((1, 1), (1, 1), (0, 0), (0, 0)))
-            branch = convolve(branch, kernel, self.dtype) + bias[:, None]
+            branch = convolve(branch, kernel, self.dtype)
+            if self.batch_norm:
+                branch = BatchNorm()(branch, is_training)
+            else:
+                bias = self.param(f"bias_{i}", nn.initializers.zeros, (channels,))
+                branch = branch + bias[:, None]
         gain = self.param("gain", nn.initializers.zeros, ())
         return nn.relu(x + gain * branch)
 
@@ -107,16 +117,27 @@ def _blocks(default: int) -> Any:
     return setting(default, "residual blocks of each stage", low=0, high=100)
 
 
-def _stages(x: Array, features: Sequence[int], blocks: int, dtype: jnp.dtype) -> Array:
+def _batch_norm() -> Any:
+    return setting(False, "normalise the maps over 64 images of a batch")
+
+
+def _stages(
+    x: Array,
+    features: Sequence[int],
+    blocks: int,
+    dtype: jnp.dtype,
+    batch_norm: bool,
+    is_training: bool,
+) -> Array:
     """Of each stage the convolution with pooling, and its residual blocks.
 
     Called in a compact method: the layers are the caller's. [H, W, 1, B] to the maps of
     the last stage.
     """
     for maps in features:
-        x = ConvPool(maps, dtype)(x)
+        x = ConvPool(maps, dtype, batch_norm)(x, is_training)
         for _ in range(blocks):
-            x = Residual(dtype)(x)
+            x = Residual(dtype, batch_norm)(x, is_training)
     return x
 
 
@@ -132,12 +153,13 @@ class CNN(nn.Module):
     dtype: jnp.dtype = jnp.float32
     features: tuple[int, ...] = _features()
     blocks: int = _blocks(0)
+    batch_norm: bool = _batch_norm()
     dropout: float = dropout(0.5)
 
     @nn.compact
     def __call__(self, images: Array, keys: Array | None = None) -> Array:
-        x = images.transpose(1, 2, 3, 0)
-        x = _stages(x, self.features, self.blocks, self.dtype)  # [5, 5, 64, B]
+        shape = self.features, self.blocks, self.dtype, self.batch_norm
+        x = _stages(images.transpose(1, 2, 3, 0), *shape, keys is not None)
         x = drop(flatten(x.transpose(3, 0, 1, 2)), self.dropout, keys, 0)
         return Dense(self.num_classes, self.dtype)(x)
 
@@ -153,11 +175,12 @@ class ResNet(nn.Module):
     dtype: jnp.dtype = jnp.float32
     features: tuple[int, ...] = _features()
     blocks: int = _blocks(1)
+    batch_norm: bool = _batch_norm()
     dropout: float = dropout(0.0)
 
     @nn.compact
     def __call__(self, images: Array, keys: Array | None = None) -> Array:
-        x = images.transpose(1, 2, 3, 0)
-        x = _stages(x, self.features, self.blocks, self.dtype)
+        shape = self.features, self.blocks, self.dtype, self.batch_norm
+        x = _stages(images.transpose(1, 2, 3, 0), *shape, keys is not None)
         x = drop(x.mean((0, 1)).T, self.dropout, keys, 0)
         return Dense(self.num_classes, self.dtype)(x)

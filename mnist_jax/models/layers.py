@@ -1,16 +1,49 @@
 """Layers and small functions that several models use."""
 
+import math
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mnist_jax.moving_averages import STATISTICS
 from mnist_jax.ops.dense import dense
+from mnist_jax.ops.normalization import batch_norm, scale_and_shift
 from mnist_jax.ops.random_bits import random_bits
 from mnist_jax.settings import setting
 
 Array = jax.Array
+
+_IMAGES_PER_GROUP = 64
+
+
+class BatchNorm(nn.Module):
+    """Channels of mean 0 and variance 1, times a gain, plus a bias of each channel.
+
+    [H, W, C, B] -> [H, W, C, B] (Ioffe and Szegedy, 2015). In training mean and
+    variance are those of 64 images at a time (Hoffer et al., "Train longer, generalize
+    better", 2017), so that they do not depend on how a batch is spread over devices, if
+    each has a multiple of 64 images. Else they are the moving averages of these. The
+    averages are params, which the train step moves and no optimizer: so they are
+    averaged, saved and exported with the kernels they belong to.
+    """
+
+    @nn.compact
+    def __call__(self, x: Array, is_training: bool) -> Array:
+        channels, batch = x.shape[2:]
+        zeros, ones = nn.initializers.zeros, nn.initializers.ones
+        gain = self.param("gain", ones, (channels,))
+        bias = self.param("bias", zeros, (channels,))
+        mean = self.param("mean", zeros, (channels,))
+        variance = self.param("variance", ones, (channels,))
+        if not is_training:
+            return scale_and_shift(x, gain, bias, mean, variance)
+        num_groups = batch // math.gcd(batch, _IMAGES_PER_GROUP)
+        x, mean, variance = batch_norm(x, gain, bias, num_groups)
+        for name, value in {"mean": mean, "variance": variance}.items():
+            self.sow(STATISTICS, name, value.mean(1), lambda _, new: new, tuple)
+        return x
 
 
 class Dense(nn.Module):
