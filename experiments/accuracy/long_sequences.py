@@ -24,7 +24,7 @@ from experiments.common import sequence_recipes as recipes
 from experiments.common.machine import cpu_name
 from experiments.common.report import Page, own_command, write_all
 from experiments.common.table import Table, column
-from mnist_jax import cli, data, training_setup
+from mnist_jax import cli, data, large_pages, training_setup
 from mnist_jax.config import SETTINGS, Config, ConfigError
 
 COLUMNS = (
@@ -151,6 +151,7 @@ def study() -> None:
     given = flags.FLAGS
     groups = make_configs(given)
     workdir = study_flags.workdir(given) or Path("runs/long_sequences")
+    large_pages.restart_with_them()
     flat = {name: c for own in groups.values() for name, c in own.items()}
     trained = runs.train_all(flat, workdir)
     all_runs = {group: [trained[name] for name in own] for group, own in groups.items()}

@@ -27,7 +27,7 @@ from experiments.common.report import own_command, write_all
 from experiments.common.sequence_recipes import MODELS, matched_units
 from experiments.common.table import Table, column
 from experiments.speed.frameworks import processes
-from mnist_jax import cli
+from mnist_jax import cli, large_pages
 from mnist_jax.config import ConfigError
 from mnist_jax.errors import UserError
 from mnist_jax.parallel import devices
@@ -111,6 +111,7 @@ def study() -> None:
     names = study_flags.names("models", given.models, list(MODELS))
     lengths = parse_lengths(given.lengths)
     workdir = study_flags.workdir(given) or Path("runs/lengths")
+    large_pages.restart_with_them()
     threads, torch = devices.count_cores(), None
     if given.torch_python:
         env = processes.environment(threads)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mnist_jax import plots, printing, signals, tensorboard
+from mnist_jax import large_pages, plots, printing, signals, tensorboard
 from mnist_jax.errors import EXPECTED
 from mnist_jax.storage import records
 from mnist_jax.storage import workdir as workdir_lib
@@ -32,7 +32,9 @@ def train(
     from mnist_jax.config import make_config
     from mnist_jax.parallel import devices, multihost
 
-    make_config(**settings)  # wrong settings are told before data is fetched
+    config = make_config(**settings)  # wrong settings are told before data is fetched
+    if config.sequence in ("pixels", "permuted"):
+        large_pages.restart_with_them()
     if settings["init_from"] is not None:
         workdir_lib.parse(settings["init_from"], "init_from")
     if settings["teacher"] is not None:
