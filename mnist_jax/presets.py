@@ -135,7 +135,7 @@ BEST_PRESETS: dict[str, dict[str, Any]] = {
     ),
     "cnn": dict(
         _BEST,
-        epochs=50,
+        epochs=75,
         learning_rate=4e-3,
         features=(48, 96),
         blocks=1,
