@@ -87,6 +87,13 @@ def test_rows_compare_the_same_images():
     gap = np.array([-1] * 4 + [1] + [0] * 35)
     assert worse["difference"] == pytest.approx(100 * gap.mean())
     assert worse["difference_error"] == pytest.approx(100 * gap.std() / np.sqrt(40))
+    # A wrong image has a probability of 0, which counts as 1e-12.
+    worst = -np.log(1e-12)
+    assert best["loss"] == pytest.approx(2 * worst / 40)
+    assert worse["loss_difference"] == pytest.approx(-worst * gap.mean())
+    assert worse["loss_difference_error"] == pytest.approx(
+        worst * gap.std() / np.sqrt(40)
+    )
     # The first 20 images alone.
     assert dropped["num_folds"] == 2 and dropped["difference"] == pytest.approx(5)
     assert best["minutes"] == pytest.approx(1)

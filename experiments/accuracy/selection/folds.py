@@ -27,9 +27,19 @@ class HeldOut(NamedTuple):
         Args:
           labels: int [M], of the whole training set.
         """
-        found = np.full(len(labels), np.nan)
         predicted = self.probabilities.argmax(-1)
-        found[self.indices] = predicted == labels[self.indices]
+        return self._spread(predicted == labels[self.indices], len(labels))
+
+    def losses(self, labels: np.ndarray) -> np.ndarray:
+        """As `correct`, the cross-entropy."""
+        of_label = self.probabilities[
+            np.arange(len(self.indices)), labels[self.indices]
+        ]
+        return self._spread(-np.log(np.maximum(of_label, 1e-12)), len(labels))
+
+    def _spread(self, values: np.ndarray, num_images: int) -> np.ndarray:
+        found = np.full(num_images, np.nan)
+        found[self.indices] = values
         return found
 
 
