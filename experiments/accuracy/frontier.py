@@ -4,11 +4,11 @@
 
 Trains the frozen recipe of each family, --preset=best, on all training images, and
 scores the test set once per seed, after the last step. Recipes are chosen without the
-test set by select_recipe. A distilled model learns from all seeds of its teacher, which
-are trained before. Also averages probabilities over views of an image (--eval_views=9),
-over the seeds of a family, and over families in combinations that were fixed before.
-Goes on where it was stopped, and does not repeat finished runs. Writes frontier.json,
-.md, .png and report.html under --workdir.
+test set by select_recipe. A distilled model learns from the run of its teacher's family
+that has its seed, so that its seeds are independent. Also averages probabilities over
+views of an image (--eval_views=9), over the seeds of a family, and over families in
+combinations that were fixed before. Goes on where it was stopped, and does not repeat
+finished runs. Writes frontier.json, .md, .png and report.html under --workdir.
 """
 
 import sys
@@ -131,15 +131,14 @@ def make_configs(
                 f"--models={','.join(chosen)}: {family.key} learns from "
                 f"{family.teacher}: give that too"
             )
-        teachers = [workdir / f"{family.teacher}-{seed}" for seed in seeds]
-        teacher = ",".join(map(str, teachers)) if family.teacher else None
         configs[family] = {
             f"{family.key}-{seed}": make_config(
                 family.model,
                 given.dataset,
                 given.preset,
                 seed=seed,
-                teacher=absolute_folders(teacher),
+                teacher=family.teacher
+                and absolute_folders(str(workdir / f"{family.teacher}-{seed}")),
                 **folders,
             )
             for seed in seeds
