@@ -11,7 +11,6 @@ combinations that were fixed before. Goes on where it was stopped, and does not 
 finished runs. Writes frontier.json, .md, .png and report.html under --workdir.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -146,16 +145,30 @@ def make_configs(
     return configs
 
 
+def train(
+    configs: Mapping[Family, Mapping[str, Config]], workdir: Path
+) -> dict[str, runs.Run]:
+    """The runs of all families by their folders; see `runs.train_all`.
+
+    Students wait until all teachers are trained, maybe by another process.
+    """
+    first, then = {}, {}
+    for family, own in configs.items():
+        (then if family.teacher else first).update(own)
+    trained = runs.train_all(first, workdir, is_last=not then)
+    return trained | runs.train_all(then, workdir)
+
+
 def study() -> None:
     given = flags.FLAGS
     workdir = study_flags.workdir(given) or Path(f"runs/frontier-{given.dataset}")
-    all_runs, rows, dataset = {}, [], None
-    for family, configs in make_configs(given, workdir).items():
-        print(f"{family.name}: {family.key}", file=sys.stderr)
-        own = list(runs.train_all(configs, workdir).values())
-        dataset = dataset or training_setup.load_data(own[0].config)
-        all_runs[family.key] = own
-        rows.append(summarize(family, own, dataset))
+    configs = make_configs(given, workdir)
+    trained = train(configs, workdir)
+    dataset = training_setup.load_data(next(iter(trained.values())).config)
+    all_runs, rows = {}, []
+    for family, own in configs.items():
+        all_runs[family.key] = [trained[name] for name in own]
+        rows.append(summarize(family, all_runs[family.key], dataset))
     rows.sort(key=lambda row: row["test_accuracy"])
     grouped = ensembles.summarize(all_runs, dataset.test_labels)
     table, together = Table(COLUMNS, rows), Table(ENSEMBLE_COLUMNS, grouped)

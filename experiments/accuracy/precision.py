@@ -90,7 +90,7 @@ def study() -> None:
     devices.start()
     rows = []
     for own in configs.values():
-        finished = list(runs.train_all(own, workdir).values())
+        finished = list(runs.train_all(own, workdir, is_last=False).values())
         pairs = list(zip(finished[::2], finished[1::2], strict=True))
         rows.append(summarize(pairs))
         table = Table(COLUMNS, rows)

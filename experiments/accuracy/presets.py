@@ -54,7 +54,9 @@ def run(config: Config, workdir: Path) -> tuple[runs.Run, float]:
         seconds = time.perf_counter() - began
         records.write_json(workdir / _WALL, {"wall_seconds": seconds})
     # Reads it; makes again what it has lost.
-    [own] = runs.train_all({workdir.name: config}, workdir.parent).values()
+    [own] = runs.train_all(
+        {workdir.name: config}, workdir.parent, is_last=False
+    ).values()
     return own, seconds
 
 

@@ -1,5 +1,6 @@
 """Many runs, one after the other, each in a folder of its own."""
 
+import contextlib
 import statistics
 import sys
 import time
@@ -12,9 +13,14 @@ import numpy as np
 from mnist_jax.config import Config
 from mnist_jax.divergence import TrainingError
 from mnist_jax.errors import first_line
+from mnist_jax.formats import counted
 from mnist_jax.storage import records
 from mnist_jax.storage.stored_run import complete_result
+from mnist_jax.storage.workdir import InUseError, lock
 from mnist_jax.training import train_and_evaluate
+
+_CLAIMS = "claims"  # folder whose locks say which runs are being trained
+_SECONDS_BETWEEN_LOOKS = 2.0
 
 
 class Run(NamedTuple):
@@ -33,14 +39,20 @@ class Run(NamedTuple):
         return own.probabilities.argmax(-1) == own.labels
 
 
-def train_all(configs: Mapping[str, Config], workdir: Path) -> dict[str, Run]:
+def train_all(
+    configs: Mapping[str, Config], workdir: Path, is_last: bool = True
+) -> dict[str, Run]:
     """Trains what is not finished, goes on with what was stopped, and reads all.
 
-    A run's own figures are left to `launch.py --mode=plot`.
+    Several processes may do so in one `workdir`, on one machine or on several that
+    share it: each trains what no other is training, also what a lost one left, and then
+    waits for the others. A run's own figures are left to `launch.py --mode=plot`.
 
     Args:
       configs: by the name of the run's folder in `workdir`.
       workdir: of the study.
+      is_last: whether only the report is left. Then the process that trained the last
+        run returns, and those that waited for it end here with status 0.
 
     Returns:
       The runs by name.
@@ -48,26 +60,48 @@ def train_all(configs: Mapping[str, Config], workdir: Path) -> dict[str, Run]:
     Raises:
       RecordsError: a folder holds a run of other settings; as `train_and_evaluate`.
     """
-    runs: dict[str, Run] = {}
-    began, trained = time.monotonic(), 0
-    complete = {name: _is_complete(x, workdir / name) for name, x in configs.items()}
-    missing = list(complete.values()).count(False)
-    for number, (name, config) in enumerate(configs.items(), 1):
-        folder = workdir / name
-        if not complete[name]:
-            left = _minutes_left(began, trained, missing - trained)
-            print(f"run {number} of {len(configs)}: {name}{left}", file=sys.stderr)
-            try:
-                train_and_evaluate(config, folder)
-            except TrainingError as error:
-                reason = str(error).partition(":")[0]
-                raise TrainingError(
-                    f"{folder}: {reason}; this recipe does not train with seed "
-                    f"{config.seed}: leave the seed or the recipe out"
-                ) from error
-            trained += 1
-        runs[name] = read(config, folder)
-    return runs
+    missing = [x for x in configs if not _is_complete(configs[x], workdir / x)]
+    began, trained, waits = time.monotonic(), 0, False
+    while missing:
+        left = _minutes_left(began, trained, len(missing))
+        if _train_first_free(configs, missing, workdir, left):
+            trained, waits = trained + 1, False
+        else:
+            if not waits:
+                count = counted(len(missing), "run")
+                print(f"{count} left, which other processes train", file=sys.stderr)
+            waits = True
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        missing = [x for x in missing if not _is_complete(configs[x], workdir / x)]
+    if waits and is_last:
+        print("all runs are trained; another process reports", file=sys.stderr)
+        sys.exit(0)
+    return {name: read(config, workdir / name) for name, config in configs.items()}
+
+
+def _train_first_free(
+    configs: Mapping[str, Config], missing: Sequence[str], workdir: Path, left: str
+) -> bool:
+    """Trains that of the missing runs which no other process has claimed, if any."""
+    for name in missing:
+        with contextlib.suppress(InUseError), lock(workdir / _CLAIMS / name):
+            if not _is_complete(configs[name], workdir / name):
+                number = list(configs).index(name) + 1
+                print(f"run {number} of {len(configs)}: {name}{left}", file=sys.stderr)
+                _train(configs[name], workdir / name)
+                return True
+    return False
+
+
+def _train(config: Config, folder: Path) -> None:
+    try:
+        train_and_evaluate(config, folder)
+    except TrainingError as error:
+        reason = str(error).partition(":")[0]
+        raise TrainingError(
+            f"{folder}: {reason}; this recipe does not train with seed "
+            f"{config.seed}: leave the seed or the recipe out"
+        ) from error
 
 
 def _is_complete(config: Config, folder: Path) -> bool:

@@ -31,6 +31,10 @@ _FOLDERS = (
 )
 
 
+class InUseError(RecordsError):
+    """Another process trains in the folder."""
+
+
 def parse(text: str, flag: str = "workdir") -> Path:
     """The folder that a person gave by a flag, `~` included; nothing is made.
 
@@ -59,7 +63,8 @@ def lock(workdir: Path) -> Iterator[None]:
     comes about.
 
     Raises:
-      RecordsError: another process holds it, or the folder cannot be written.
+      InUseError: another process holds it.
+      RecordsError: the folder cannot be written.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -76,7 +81,7 @@ def lock(workdir: Path) -> Iterator[None]:
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 file.seek(0)
-                raise RecordsError(
+                raise InUseError(
                     f"{workdir} is in use by process {file.read().strip() or '?'}: "
                     "wait for it, stop it, or give another --workdir"
                 ) from None
