@@ -22,6 +22,12 @@ def split(labels: np.ndarray, config: Config) -> tuple[np.ndarray, np.ndarray]:
       ConfigError: there is no such fold.
     """
     fraction, fold = config.validation_fraction, config.validation_fold
+    by_block = config.validation_by == "block"
+    if fold is None and by_block:
+        raise ConfigError(
+            "--validation_by=block: blocks are cut into folds: give --validation_fold "
+            "too, from 0"
+        )
     if fold is None:
         return data.split_validation(labels, fraction, config.seed)
     num_folds = round(1 / fraction) if fraction else 0
@@ -30,6 +36,8 @@ def split(labels: np.ndarray, config: Config) -> tuple[np.ndarray, np.ndarray]:
             f"--validation_fold={fold}: --validation_fraction={fraction:g} makes no "
             "such part: give a fraction like 0.2, which makes five, and one below five"
         )
+    if by_block:
+        return data.split_blocks(len(labels), num_folds, fold)
     return data.split_fold(labels, num_folds, fold)
 
 

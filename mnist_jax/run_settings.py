@@ -132,6 +132,12 @@ class RunSettings:
         low=0,
         high=999,
     )
+    validation_by: str = setting(
+        "image",
+        "what such a part is made of: single images, class by class, or blocks of "
+        "neighbours, which in MNIST are of the same writers",
+        choices=("image", "block"),
+    )
     num_devices: int = setting(
         0,
         "devices to share each batch, 0 for all that it can use",

@@ -1,5 +1,7 @@
 """Recipes selected by cross-validation."""
 
+import dataclasses
+import gzip
 import json
 
 import numpy as np
@@ -11,6 +13,7 @@ from experiments.accuracy.selection.folds import HeldOut
 from mnist_jax import batching, data
 from mnist_jax.config import ConfigError, make_config
 from mnist_jax.storage import records
+from mnist_jax.vectorized import VectorizedRuns
 
 RNG = np.random.default_rng(0)
 
@@ -19,11 +22,58 @@ def test_folds_share_out_all_images_class_by_class():
     labels = RNG.choice(4, 103, p=(0.1, 0.2, 0.3, 0.4))
     parts = [data.split_fold(labels, 5, fold) for fold in range(5)]
     held_out = np.concatenate([held for _, held in parts])
-    assert sorted(held_out) == list(range(103))
+    assert len(set(held_out)) == 100 == 5 * len(parts[0][1])  # 103 leaves three over
     for train, held in parts:
         assert sorted([*train, *held]) == list(range(103))
+        assert len(held) == 20
         counts = [np.bincount(labels[x], minlength=4) for x in (held, train)]
         assert np.all(np.abs(counts[0] - (counts[0] + counts[1]) / 5) <= 1)
+
+
+def test_folds_of_blocks_share_out_neighbours():
+    parts = [data.split_blocks(605, 5, fold) for fold in range(5)]
+    held_out = np.concatenate([held for _, held in parts])
+    assert sorted(held_out) == list(range(600))
+    for fold, (train, held) in enumerate(parts):
+        assert sorted([*train, *held]) == list(range(605))
+        starts = held[::20]
+        np.testing.assert_array_equal(starts, 20 * (fold + 5 * np.arange(6)))
+        blocks = held.reshape(6, 20) - starts[:, None]
+        np.testing.assert_array_equal(blocks, np.tile(np.arange(20), (6, 1)))
+
+
+def test_members_may_hold_out_any_folds():
+    for by, size in {"image": 1400 // 3, "block": 1400 // 18 * 6}.items():
+        config = make_config(
+            "linear", "digits", validation_fraction=1 / 3, validation_by=by
+        )
+        members = [dataclasses.replace(config, validation_fold=i) for i in range(3)]
+        indices, _ = VectorizedRuns(members).validation()
+        assert indices.shape == (3, size) and len(np.unique(indices)) == 3 * size
+
+
+def test_neighbours_in_mnist_are_alike(mnist_raw_dir):
+    """As those of the same writer are, and only them."""
+    with gzip.open(mnist_raw_dir / "train-images-idx3-ubyte.gz") as file:
+        images = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 784)
+    with gzip.open(mnist_raw_dir / "train-labels-idx1-ubyte.gz") as file:
+        labels = np.frombuffer(file.read(), np.uint8, offset=8)
+    x = images[labels == 4].astype(np.float32) / 255
+    squares = (x * x).sum(1)
+    distances = squares[:, None] + squares - 2 * x @ x.T
+    np.fill_diagonal(distances, np.inf)
+    gaps = np.abs(distances.argmin(1) - np.arange(len(x)))
+    # About ten images of a class are one writer's. By chance a gap is up to k for a
+    # share of 2 k / N of the images.
+    assert (gaps <= 5).sum() > 10 * 2 * 5
+    further = ((gaps > 50) & (gaps <= 100)).sum()
+    assert further < 2 * 2 * 50
+
+
+def test_blocks_are_told_to_need_a_fold():
+    config = make_config("mlp", "digits", validation_by="block")
+    with pytest.raises(ConfigError, match="--validation_by=block: .*--validation_fold"):
+        batching.split(np.zeros(100, int), config)
 
 
 def test_a_fold_is_the_same_for_all_seeds():

@@ -4,7 +4,8 @@
         --candidate="augment=shift" --candidate="augment=elastic"
         --candidate="augment=elastic ema_decay=0.999" --folds=2,5
 
-Cross-validation over five folds of the training images. Candidates are settings on top
+Cross-validation over five folds of the training images, each of whole blocks of them:
+what is held out is of other writers, as the test set is. Candidates are settings on top
 of a preset, all with as many epochs. They are trained on the first folds; the better
 half of them on further folds, and so on (successive halving, Jamieson and Talwalkar,
 2016); what was dropped stays in the report. Differences are between the same images
@@ -147,6 +148,7 @@ def make_configs(given: flags.FlagValues) -> dict[str, Config]:
     shared = dict(
         epochs=given.epochs,
         validation_fraction=1 / NUM_FOLDS,
+        validation_by=given.validation_by,
         seed=given.seed,
         **study_flags.folders(given),
     )
@@ -216,7 +218,13 @@ def study() -> None:
 
 def define_flags() -> None:
     shared = ("model", "dataset", "preset", "epochs", "seed", "num_devices")
-    cli.define_settings(shared, model="cnn", dataset="mnist", preset="default")
+    cli.define_settings(
+        (*shared, "validation_by"),
+        model="cnn",
+        dataset="mnist",
+        preset="default",
+        validation_by="block",
+    )
     flags.DEFINE_multi_string(
         "candidate", None, "settings on top of the preset; once for each candidate"
     )

@@ -8,7 +8,7 @@ person's own image files.
 from mnist_jax.data.dataset import Dataset, DatasetError
 from mnist_jax.data.loading import check_given, load, prepare, prepared_sha256
 from mnist_jax.data.sources import DATASETS, NAMES, Source
-from mnist_jax.data.splits import split_fold, split_validation
+from mnist_jax.data.splits import split_blocks, split_fold, split_validation
 
 __all__ = [
     "DATASETS",
@@ -20,6 +20,7 @@ __all__ = [
     "load",
     "prepare",
     "prepared_sha256",
+    "split_blocks",
     "split_fold",
     "split_validation",
 ]

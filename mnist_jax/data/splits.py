@@ -2,6 +2,8 @@
 
 import numpy as np
 
+_BLOCKS = 6  # of each part of `split_blocks`
+
 
 def split_validation(
     labels: np.ndarray, fraction: float, seed: int
@@ -39,18 +41,40 @@ def split_fold(
 
     Args:
       labels: int [N].
-      num_folds: parts, whose sizes differ by one at most, also in each class.
+      num_folds: F equal parts; in each class their sizes differ by one at most.
       fold: which, from 0.
 
     Returns:
       Indices of the other images and of that part, int64, sorted. Every image is in
-      one of the parts.
+      one of the parts, but for N modulo F that are in none.
     """
     rng = np.random.default_rng(0)
     order = rng.permutation(len(labels))
     by_class = order[np.argsort(np.asarray(labels)[order], kind="stable")]
-    part = np.sort(by_class[fold::num_folds])
+    part = np.sort(by_class[fold::num_folds][: len(labels) // num_folds])
     return np.setdiff1d(np.arange(len(labels)), part), part
+
+
+def split_blocks(
+    num_images: int, num_folds: int, fold: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cuts one of several equal parts from a training set, each of six blocks.
+
+    Neighbours in MNIST are of the same writer, about a hundred at a time. So few images
+    of a part have a writer in common with the others, as those of the test set have
+    none.
+
+    Args:
+      num_images: N, in the order in which they were published.
+      num_folds, fold: as of `split_fold`.
+
+    Returns:
+      As `split_fold`; what is left of N by six blocks a part is in none.
+    """
+    size = max(1, num_images // (_BLOCKS * num_folds))
+    block = np.arange(num_images) // size
+    held = (block % num_folds == fold) & (block < _BLOCKS * num_folds)
+    return np.flatnonzero(~held), np.flatnonzero(held)
 
 
 def split_test(
