@@ -11,7 +11,6 @@ import numpy as np
 import optax
 
 from mnist_jax import augment, metrics, moving_averages
-from mnist_jax.moving_averages import STATISTICS
 
 Array = jax.Array
 Metrics = dict[str, Array]  # of one batch: 'loss' and `metrics.STEP_METRICS`
@@ -155,13 +154,14 @@ def make_train_step(
         distill_loss = distill and distill(images)
 
         def loss_fn(params):
+            sowing = [moving_averages.STATISTICS]
             logits, sown = model.apply(
-                {"params": params}, images, dropout_keys, mutable=[STATISTICS]
+                {"params": params}, images, dropout_keys, mutable=sowing
             )
             loss = metrics.cross_entropy(logits, batch.labels, label_smoothing)
             if distill_loss:
                 loss += distill_weight * (distill_loss(logits) - loss)
-            return loss, (logits, sown.get(STATISTICS, {}))
+            return loss, (logits, sown.get(moving_averages.STATISTICS, {}))
 
         value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
         (loss, (logits, statistics)), grads = value_and_grad(params)

@@ -1,4 +1,4 @@
-"""Stratified splitting."""
+"""Splitting: stratified, or by blocks of neighbours."""
 
 import numpy as np
 
@@ -41,17 +41,17 @@ def split_fold(
 
     Args:
       labels: int [N].
-      num_folds: F equal parts; in each class their sizes differ by one at most.
+      num_folds: parts, whose sizes differ by one at most, also in each class.
       fold: which, from 0.
 
     Returns:
       Indices of the other images and of that part, int64, sorted. Every image is in
-      one of the parts, but for N modulo F that are in none.
+      one of the parts.
     """
     rng = np.random.default_rng(0)
     order = rng.permutation(len(labels))
     by_class = order[np.argsort(np.asarray(labels)[order], kind="stable")]
-    part = np.sort(by_class[fold::num_folds][: len(labels) // num_folds])
+    part = np.sort(by_class[fold::num_folds])
     return np.setdiff1d(np.arange(len(labels)), part), part
 
 
@@ -69,7 +69,8 @@ def split_blocks(
       num_folds, fold: as of `split_fold`.
 
     Returns:
-      As `split_fold`; what is left of N by six blocks a part is in none.
+      As `split_fold`, but the images left over by equal blocks are in none of the
+      parts.
     """
     size = max(1, num_images // (_BLOCKS * num_folds))
     block = np.arange(num_images) // size
