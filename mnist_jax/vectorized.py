@@ -45,8 +45,8 @@ class VectorizedRuns:
           configs: differ in `MEMBER_SETTINGS` alone.
 
         Raises:
-          ConfigError: they differ in more or have another run to learn from, or see
-            `training_setup`.
+          ConfigError: they differ in more, have another run to learn from or not as
+            many images, or see `training_setup`.
         """
         first = configs[0]
         for config in configs:
@@ -65,6 +65,13 @@ class VectorizedRuns:
         self.dataset = load_data(first)
         labels = self.dataset.train_labels
         splits = [batching.split(labels, config) for config in configs]
+        sizes = [len(indices) for indices, _ in splits]
+        if len(set(sizes)) > 1:
+            raise ConfigError(
+                f"--validation_fold: these parts leave from {min(sizes):,} to "
+                f"{max(sizes):,} images to train on, which cannot be trained together: "
+                "give --validation_by=block, or train them one by one"
+            )
         num_test = len(self.dataset.test_labels)
         self._indices = {
             "train": np.stack([indices for indices, _ in splits]),

@@ -139,6 +139,15 @@ def test_what_is_no_number_cannot_differ(data_dir):
         VectorizedRuns(configs)
 
 
+def test_folds_of_unequal_size_are_not_trained_together(data_dir):
+    part = dict(validation_fraction=1 / 3)
+    configs = [make("linear", data_dir, validation_fold=i, **part) for i in (0, 2)]
+    with pytest.raises(ConfigError, match="--validation_fold: .*--validation_by=block"):
+        VectorizedRuns(configs)
+    blocks = [dataclasses.replace(x, validation_by="block") for x in configs]
+    assert len(VectorizedRuns(blocks)) == 2
+
+
 def test_swept_values_are_those_that_differ(data_dir):
     values = vectorized.swept_values([make("mlp", data_dir, **x) for x in VARIED])
     assert set(values) == set(member_step.SWEPT_SETTINGS)
