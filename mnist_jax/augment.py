@@ -52,23 +52,30 @@ def shift(keys: Array, images: Array) -> Array:
 
 
 def affine(
-    keys: Array, images: Array, strength: float = 1.0, max_shift: float = MAX_SHIFT
+    keys: Array,
+    images: Array,
+    strength: float = 1.0,
+    max_shift: float = MAX_SHIFT,
+    nearest: float = 0.0,
 ) -> Array:
     """Rotates, scales, shears and shifts each image at random, about its centre.
 
-    Ranges are the module's constants, each uniform; bilinear, 0 outside the image.
+    Ranges are the module's constants, each uniform; 0 outside the image. Bilinear
+    values blur, so that what is trained on them alone has never seen strokes as sharp
+    as those it is to classify: a share of the images can have the nearest pixels.
 
     Args:
       keys: PRNG keys [B].
       images: float32 [B, H, W, 1], multiples of 1 / 255 from 0 to 1.
       strength: factor on the ranges of rotation, scale and shear.
       max_shift: in pixels.
+      nearest: probability that an image is read at the nearest pixels, from 0 to 1.
 
     Returns:
       float32 [B, H, W, 1].
     """
-    shape = images.shape[1:3]
-    return _resample(images, *_affine_coordinates(keys, shape, strength, max_shift))
+    y, x = _affine_coordinates(keys, images.shape[1:3], strength, max_shift)
+    return _resample(images, *_some_nearest(keys, y, x, nearest))
 
 
 def elastic(
@@ -77,6 +84,7 @@ def elastic(
     strength: float = 1.0,
     max_shift: float = MAX_SHIFT,
     pixels: float = 1.0,
+    nearest: float = 0.0,
 ) -> Array:
     """`affine` and a random smooth field of displacements, in one resampling.
 
@@ -85,7 +93,7 @@ def elastic(
     two small matmuls, so that each image of each step has a field of its own.
 
     Args:
-      keys, images, strength, max_shift: as of `affine`.
+      keys, images, strength, max_shift, nearest: as of `affine`.
       pixels: root mean square of the displacements along each axis, in pixels of an
         image of 28 rows.
 
@@ -96,7 +104,8 @@ def elastic(
     field_keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)
     fields = pixels / 28 * _smooth_fields(field_keys, shape)
     y, x = _affine_coordinates(keys, shape, strength, max_shift)
-    return _resample(images, y + shape[0] * fields[:, 0], x + shape[1] * fields[:, 1])
+    y, x = y + shape[0] * fields[:, 0], x + shape[1] * fields[:, 1]
+    return _resample(images, *_some_nearest(keys, y, x, nearest))
 
 
 def _affine_coordinates(
@@ -116,6 +125,17 @@ def _affine_coordinates(
         (size - 1) / 2 + max_shift * u[:, 4 + axis] for axis, size in enumerate(shape)
     )
     return cos * y - sin * x + offset_y, sin * y + cos * x + offset_x
+
+
+def _some_nearest(
+    keys: Array, y: Array, x: Array, probability: float
+) -> tuple[Array, Array]:
+    """Coordinates [B, H, W], rounded for as many of the images as that."""
+    if not probability:
+        return y, x
+    drawn = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, 2)))(keys)
+    nearest = (drawn < probability)[:, None, None]
+    return jnp.where(nearest, jnp.round(y), y), jnp.where(nearest, jnp.round(x), x)
 
 
 def _smooth_fields(keys: Array, shape: tuple[int, int]) -> Array:
@@ -182,11 +202,14 @@ def make_augmentation(
     affine_strength: float = 1.0,
     affine_shift: float = MAX_SHIFT,
     elastic_pixels: float = 1.0,
+    nearest_fraction: float = 0.0,
 ) -> Augmentation:
-    """The augmentation of that name, with the strengths of those that have them."""
-    of_affine = dict(strength=affine_strength, max_shift=affine_shift)
-    strengths = {
+    """The augmentation of that name, with the settings of those that have them."""
+    of_affine = dict(
+        strength=affine_strength, max_shift=affine_shift, nearest=nearest_fraction
+    )
+    settings = {
         "affine": of_affine,
         "elastic": dict(of_affine, pixels=elastic_pixels),
     }
-    return functools.partial(AUGMENTATIONS[name], **strengths.get(name, {}))
+    return functools.partial(AUGMENTATIONS[name], **settings.get(name, {}))

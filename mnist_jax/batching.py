@@ -48,6 +48,7 @@ def make_augmentation(config: Config) -> augment.Augmentation:
         config.affine_strength,
         config.affine_shift,
         config.elastic_pixels,
+        config.nearest_fraction,
     )
 
 

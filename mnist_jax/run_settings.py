@@ -105,6 +105,13 @@ class RunSettings:
         low=0,
         high=9,
     )
+    nearest_fraction: float = setting(
+        0.0,
+        "of affine and elastic: share of the images read at the nearest pixels, which "
+        "keeps them sharp; the others are bilinear",
+        low=0,
+        high=1,
+    )
     ema_decay: float = setting(
         0.0,
         "per step, of the moving average of the weights that is evaluated; 0 for none",

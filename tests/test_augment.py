@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -113,17 +115,35 @@ def test_elastic_without_displacements_is_affine():
     np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
-def test_elastic_equals_scipy_with_the_same_map():
+@pytest.mark.parametrize("nearest", (0.0, 1.0))
+def test_elastic_equals_scipy_with_the_same_map(nearest):
     images, pixels = make_images(), 1.5
-    got = run(lambda keys, x: augment.elastic(keys, x, 0.0, 0.0, pixels), KEYS, images)
+    settings = (0.0, 0.0, pixels, nearest)
+    got = run(lambda keys, x: augment.elastic(keys, x, *settings), KEYS, images)
     field_keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(KEYS)
     fields = pixels * np.asarray(augment._smooth_fields(field_keys, (28, 28)))
     for field, image, bent in zip(fields, images[..., 0], got[..., 0], strict=True):
         expected = scipy.ndimage.map_coordinates(
-            image, np.indices((28, 28)) + field, order=1, mode="constant"
+            image, np.indices((28, 28)) + field, order=1 - int(nearest), mode="constant"
         )
         np.testing.assert_allclose(bent, expected, atol=1e-4)
         assert np.abs(bent - image).max() > 0.01
+
+
+@pytest.mark.parametrize("transform", (augment.affine, augment.elastic))
+def test_a_share_of_the_images_keeps_the_values_of_pixels(transform):
+    keys = jax.random.split(jax.random.key(2), 1000)
+    # Black and white: what is interpolated has values between.
+    images = np.zeros((1000, 28, 28, 1), np.float32)
+    images[:, 12:16, 12:16] = 1
+    bilinear, quarter, nearest = (
+        np.asarray(run(functools.partial(transform, nearest=share), keys, images))
+        for share in (0.0, 0.25, 1.0)
+    )
+    sharp = np.isin(quarter, (0, 1)).all((1, 2, 3))
+    assert 0.2 < sharp.mean() < 0.3
+    np.testing.assert_allclose(quarter[sharp], nearest[sharp], atol=1e-6)
+    np.testing.assert_allclose(quarter[~sharp], bilinear[~sharp], atol=1e-6)
 
 
 def test_fields_are_those_of_white_noise_under_a_gaussian():
@@ -151,8 +171,8 @@ def test_strength_scales_what_affine_does():
 
 def test_augmentations_are_made_with_their_strengths():
     images = make_images()
-    for name, own in (("affine", (1.5, 0.5)), ("elastic", (1.5, 0.5, 2.0))):
-        made = augment.make_augmentation(name, 1.5, 0.5, 2.0)
+    for name, own in (("affine", (1.5, 0.5, 1.0)), ("elastic", (1.5, 0.5, 2.0, 1.0))):
+        made = augment.make_augmentation(name, 1.5, 0.5, 2.0, 1.0)
         expected = augment.AUGMENTATIONS[name](KEYS, images, *own)
         np.testing.assert_allclose(made(KEYS, images), expected, atol=1e-6)
     assert augment.make_augmentation("none")(KEYS, images) is images
