@@ -141,6 +141,7 @@ BEST_PRESETS: dict[str, dict[str, Any]] = {
         blocks=1,
         batch_norm=True,
         dropout=0.5,
+        nearest_fraction=0.5,
     ),
     "lenet5": dict(_BEST, epochs=150, learning_rate=3e-3, affine_shift=0.5),
     "resnet": dict(_BEST, epochs=50, learning_rate=4e-3, batch_norm=True),

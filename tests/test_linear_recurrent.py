@@ -203,3 +203,9 @@ def test_widths_that_grow_too_far_are_refused():
     model = make_model("lru", 10, units=64, layers=10, pool=2)
     with pytest.raises(ConfigError, match="--layers=10 --pool=2: 32,768 units"):
         jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 2_000, 1, 1)))
+
+
+def test_pooling_without_a_layer_to_pool_for_is_refused():
+    model = make_model("lru", 10, units=4, layers=1, pool=2)
+    with pytest.raises(ConfigError, match="--pool=2: time is pooled between layers"):
+        jax.eval_shape(model.init, jax.random.key(0), IMAGES)

@@ -22,11 +22,7 @@ within a round, given as the median over the rounds with the lowest and the high
 machine's matmul rate is measured in each round, too.
 
 Writes benchmark.json, .md and .png under --workdir, after each model anew. Takes 45
-minutes on two cores.
-
-Result, on 2 cores of an Intel Xeon: speedup over the fastest of all others of 2.1
-(gru), 1.9 (cnn), 1.6 (linear), 1.5 (rnn), 0.9 (mlp: tuned Keras and Flax compile to
-the same matmuls) and 0.8 (lstm: PyTorch).
+minutes on two cores. Results: docs/performance.md.
 """
 
 import platform

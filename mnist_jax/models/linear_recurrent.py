@@ -70,6 +70,11 @@ class LinearRecurrent(nn.Module):
         the whole image.
         """
         self._check_width(self.units)
+        if self.pool > 1 and self.layers == 1:
+            raise ConfigError(
+                f"--pool={self.pool}: time is pooled between layers, and --layers=1 "
+                "has nothing between: give --layers=2 or more, or --pool=1"
+            )
         x = as_sequence(images, self.sequence).transpose(2, 0, 1)
         x = DenseFirst(self.units, self.dtype)(x)
         directions = (False, True) if self.bidirectional else (False,)
