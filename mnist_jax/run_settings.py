@@ -152,6 +152,14 @@ class RunSettings:
         high=1_024,
         is_identity=False,
     )
+    data_placement: str = setting(
+        "auto",
+        "where the training images are: all on each device, or in the host's memory "
+        "and sent as they are needed, with the same result; auto is host where they "
+        "would take more than a quarter of a device's memory",
+        choices=("auto", "device", "host"),
+        is_identity=False,
+    )
     checkpoint_every: int = setting(
         30, "seconds of training between saves", low=0, is_identity=False
     )

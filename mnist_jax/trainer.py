@@ -1,14 +1,14 @@
 """The driver of compiled chunks: whatever trains, trains by it."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from mnist_jax import signals
-from mnist_jax.parallel import placement, programs
+from mnist_jax.parallel import feed, placement, programs
 from mnist_jax.train_step import TrainState, init_history
 
 CHUNK_SECONDS = 1.0  # of training between two looks at signals, clock and bar
@@ -25,7 +25,7 @@ class Trainer:
     Attributes:
       state: TrainState on the devices.
       history: metrics of the epoch in progress, float32 [S] by name, on the devices.
-      images: the data set on the devices.
+      images: the data set on the devices; None where it stays on the host.
       devices: where it runs.
       num_steps: S, in an epoch.
       chunk_steps: about `CHUNK_SECONDS` of steps, as the last chunk went.
@@ -43,6 +43,7 @@ class Trainer:
         devices: Sequence[jax.Device],
         num_members: int | None = None,
         group_size: int = 1,
+        host_images: bool = False,
     ):
         """Places the arrays; compiles at the first `run`.
 
@@ -57,20 +58,31 @@ class Trainer:
           devices: where to run.
           num_members: M; None for one run.
           group_size: see `programs.make_vectorized_chunk`.
+          host_images: whether the images stay in the host's memory, and are sent to the
+            devices as they are needed; of one run alone.
         """
         self.devices, self.num_steps = list(devices), num_steps
         self.chunk_steps = _FIRST_CHUNK
         self._num_members, self._order_of = num_members, order
+        self._feed, self.images, self._labels = None, None, None
         if num_members is None:
-            self._chunk = programs.make_train_chunk(make_step, self.devices)
+            self._chunk = programs.make_train_chunk(
+                make_step, self.devices, host_images
+            )
         else:
             self._chunk = programs.make_vectorized_chunk(
                 make_step, self.devices, group_size
             )
         self._hparams = self._place(dict(hparams))
-        self.images, self._labels = placement.replicate((images, labels), self.devices)
+        if host_images:
+            self._feed = feed.Feed(
+                images, labels, self._local_order, num_steps, self.devices
+            )
+        else:
+            arrays = placement.replicate((images, labels), self.devices)
+            self.images, self._labels = arrays
         self.set_state(state)
-        self._order = None
+        self._epoch = self._order = None
 
     def set_state(
         self, state: TrainState, history: Mapping[str, np.ndarray] | None = None
@@ -81,12 +93,13 @@ class Trainer:
 
     def start_epoch(self, epoch: int) -> None:
         """Orders the images of that epoch, 0 for the first, for the next chunks."""
-        order = self._order_of(epoch)
-        if self._num_members is None:
-            shards = placement.shard_order(order, len(self.devices))
-            self._order = placement.local_shard(shards, self.devices)
+        self._epoch = epoch
+        if self._feed is not None:
+            self._order = self._feed.order
+        elif self._num_members is None:
+            self._order = self._local_order(epoch)
         else:
-            self._order = self._place(order)
+            self._order = self._place(self._order_of(epoch))
 
     def compile(self) -> float:
         """Compiles by running no step; returns the seconds it took."""
@@ -97,11 +110,12 @@ class Trainer:
         if self._order is None:
             self.start_epoch(0)
         began = time.perf_counter()
-        self.state, self.history = self._chunk(
-            self.state, self.history, self._hparams, self.images, self._labels,
-            self._order, first, last,
-        )  # fmt: skip
-        jax.block_until_ready(self.history)
+        for images, labels, start, stop in self._blocks(first, last):
+            self.state, self.history = self._chunk(
+                self.state, self.history, self._hparams, images, labels, self._order,
+                start, stop,
+            )  # fmt: skip
+            jax.block_until_ready(self.history)
         seconds = time.perf_counter() - began
         if last > first:
             steps = round(CHUNK_SECONDS * (last - first) / seconds)
@@ -130,6 +144,16 @@ class Trainer:
     def fetch_state(self) -> TrainState:
         """The state on the host, as `set_state` takes it."""
         return self._fetch(self.state)
+
+    def _blocks(self, first: int, last: int) -> Iterable[feed.Block]:
+        if self._feed is None:
+            return [feed.Block(self.images, self._labels, first, last)]
+        return self._feed.blocks(self._epoch, first, last)
+
+    def _local_order(self, epoch: int) -> np.ndarray:
+        """Of the one run, for this process's devices: int32 [d, S, B / D]."""
+        shards = placement.shard_order(self._order_of(epoch), len(self.devices))
+        return placement.local_shard(shards, self.devices)
 
     def _set_history(self, history: Mapping[str, np.ndarray] | None) -> None:
         if history is None:

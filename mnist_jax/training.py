@@ -229,7 +229,7 @@ def _measure(
     if len(indices):
         dataset = setup.dataset
         logits = setup.predict(
-            setup.trainer.state.eval_params, dataset.train_images[indices]
+            setup.trainer.state.eval_params, dataset.train_images, indices
         )
         scores = metrics.score(logits, dataset.train_labels[indices])
     names = ("loss", *metrics.STEP_METRICS)

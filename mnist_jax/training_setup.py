@@ -183,6 +183,12 @@ def make_trainer(
             microbatch_size=devices_lib.microbatch_size(work),
         )
 
+    devices = devices_lib.choose_devices(
+        config.num_devices, config.batch_size, devices_lib.min_images_per_device(work)
+    )
+    host_images = config.data_placement == "host"
+    if config.data_placement == "auto":
+        host_images = devices_lib.are_large(images.nbytes, devices)
     return Trainer(
         make_step=make_step,
         state=jax.device_get(state),
@@ -193,11 +199,8 @@ def make_trainer(
             indices, config.batch_size, config.seed, epoch
         ),
         num_steps=batching.count_steps(config, len(indices)),
-        devices=devices_lib.choose_devices(
-            config.num_devices,
-            config.batch_size,
-            devices_lib.min_images_per_device(work),
-        ),
+        devices=devices,
+        host_images=host_images,
     )
 
 

@@ -55,11 +55,12 @@ class VectorizedRuns:
                     f"members differ in {', '.join(sorted(other))}: expected to differ "
                     f"in {', '.join(MEMBER_SETTINGS)} alone; train them one by one"
                 )
-            for name in ("init_from", "teacher"):
-                if (path := getattr(config, name)) is not None:
+            for name in ("init_from", "teacher", "data_placement"):
+                if (value := getattr(config, name)) not in (None, "auto", "device"):
                     raise ConfigError(
-                        f"--{name}={path}: vectorized runs have no other run to start "
-                        "or to learn from: leave it out, or train the runs one by one"
+                        f"--{name}={value}: vectorized runs have their images on the "
+                        "devices and no other run to start or to learn from: leave it "
+                        "out, or train the runs one by one"
                     )
         self.configs, self.epoch = [_with_dropout(config) for config in configs], 0
         self.dataset = load_data(first)

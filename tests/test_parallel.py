@@ -70,6 +70,9 @@ def test_prediction_counts_every_image_once(digits, num_images):
     got = predict(jnp.float32(2), digits[0][:num_images])
     total = 2 * digits[0][:num_images].astype(np.float32).sum((1, 2, 3))
     np.testing.assert_allclose(got, np.stack([total, -total], 1), rtol=1e-6)
+    indices = np.random.default_rng(0).permutation(num_images)[: num_images // 2]
+    some = predict(jnp.float32(2), digits[0], indices)
+    np.testing.assert_array_equal(some, got[indices])
 
 
 def count(*arguments):
@@ -105,6 +108,21 @@ def test_on_accelerators_all_devices_get_part_of_the_whole_batch(monkeypatch):
     for work in (Work(7_840, 7_850), Work(4_000_000, 34_826)):
         assert devices.microbatch_size(work) is None
         assert count(0, 32, devices.min_images_per_device(work)) == 4
+
+
+def test_images_are_large_for_what_memory_there_is(monkeypatch, tmp_path):
+    limits = [tmp_path / "max", tmp_path / "limit", tmp_path / "missing"]
+    limits[0].write_text("max\n")
+    limits[1].write_text("800000000\n")
+    monkeypatch.setattr(devices, "_MEMORY_LIMITS", limits)
+    # Devices on CPU share what their host has.
+    assert not devices.are_large(50_000_000, jax.devices()[:4])
+    assert devices.are_large(50_000_001, jax.devices()[:4])
+    assert not devices.are_large(200_000_000, jax.devices()[:1])
+    limits[1].write_text("max\n")
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert not devices.are_large(physical // 4, jax.devices()[:1])
+    assert devices.are_large(physical // 4 + 1, jax.devices()[:1])
 
 
 def test_what_the_devices_cannot_do_is_refused():

@@ -7,7 +7,7 @@ import pytest
 
 from mnist_jax import augment, data, trainer
 from mnist_jax.models import make_model
-from mnist_jax.parallel import programs
+from mnist_jax.parallel import feed, programs
 from mnist_jax.train_step import init_state, make_train_step
 from mnist_jax.trainer import Trainer
 
@@ -98,6 +98,34 @@ def test_chunk_lengths_do_not_change_a_bit(digits, name):
     for start, stop in ((0, 1), (1, 5), (5, 5), (5, 7), (7, 10)):
         driver.run(start, stop)
     assert_same(whole, (driver.fetch_state(), driver.metrics()))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mlp",
+        pytest.param("cnn", marks=pytest.mark.slow),
+        pytest.param("gru", marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize("num_devices", [1, 2])
+def test_images_on_the_host_train_to_the_same_bits(
+    digits, name, num_devices, monkeypatch
+):
+    resident = make(digits, name, num_devices)
+    # Blocks of 4 steps: the last of an epoch has 2 of its own.
+    monkeypatch.setattr(feed, "BLOCK_BYTES", 4 * BATCH_SIZE * digits[0][:1].nbytes)
+    fed = make(digits, name, num_devices, host_images=True)
+    for epoch in (0, 1):
+        assert_same(resident.run_epoch(epoch), fed.run_epoch(epoch))
+    assert_same(resident.fetch_state(), fed.fetch_state())
+    # From the middle of an epoch, back in it, and in another.
+    for epoch, first, last in ((1, 5, 7), (1, 3, 9), (4, 9, 10), (4, 0, 0), (4, 0, 3)):
+        for driver in (resident, fed):
+            driver.start_epoch(epoch)
+            driver.run(first, last)
+    assert_same(resident.fetch_state(), fed.fetch_state())
+    assert_same(resident.metrics(), fed.metrics())
 
 
 def test_compiling_changes_nothing(digits):

@@ -139,6 +139,12 @@ def test_what_is_no_number_cannot_differ(data_dir):
         VectorizedRuns(configs)
 
 
+def test_images_on_the_host_are_not_trained_on_together(data_dir):
+    configs = [make("linear", data_dir, data_placement="host")] * 2
+    with pytest.raises(ConfigError, match="--data_placement=host: vectorized runs"):
+        VectorizedRuns(configs)
+
+
 def test_folds_of_unequal_size_are_not_trained_together(data_dir):
     part = dict(validation_fraction=1 / 3)
     configs = [make("linear", data_dir, validation_fold=i, **part) for i in (0, 2)]

@@ -1,6 +1,7 @@
 """The devices of a run: how many there are, and how many it is worth using."""
 
 import collections
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,10 @@ _MIN_IMAGES_PER_CORE = 8  # with fewer, matmuls are too thin
 # is better off with wide matmuls.
 _IMAGES_IN_CACHE, _MIN_USES_PER_PARAM = 64, 4
 _CPU_INFO = Path("/proc/cpuinfo")
+_MEMORY_LIMITS = (  # of a container, by cgroups of version 2 and of version 1
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
 # As Linux names them: of x86 and, the last, of ARM.
 _NARROW_INSTRUCTIONS = {"amx_bf16", "avx512_bf16", "bf16"}
 
@@ -151,6 +156,27 @@ def choose_devices(
     ]
     check_arithmetic(local_devices(chosen))
     return chosen
+
+
+def are_large(num_bytes: int, devices: Sequence[jax.Device]) -> bool:
+    """Whether so many bytes would take more than a quarter of a device's memory.
+
+    Devices on CPU share the memory of their host.
+    """
+    local = local_devices(devices)
+    memory = min((x.memory_stats() or {}).get("bytes_limit", 0) for x in local)
+    if not memory:
+        memory = _host_bytes() // len(local)
+    return num_bytes > memory / 4
+
+
+def _host_bytes() -> int:
+    """Memory that this process may use, of the machine and of its container."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in _MEMORY_LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # 'max' is no limit
+            limits.append(int(path.read_text()))
+    return min(limits)
 
 
 def warn_of_slow_precision(precision: str) -> None:

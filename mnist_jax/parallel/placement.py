@@ -24,6 +24,13 @@ def distribute(tree: Any, devices: Sequence[jax.Device]) -> Any:
     return _place(tree, devices, jax.sharding.PartitionSpec(AXIS))
 
 
+def distribute_local(tree: Any, devices: Sequence[jax.Device]) -> Any:
+    """`distribute` of arrays [d, ..], a part for each of this process's d devices."""
+    if len(local_devices(devices)) < len(devices):
+        return tree  # pmap takes each process's own part from the host
+    return distribute(tree, devices)
+
+
 def _place(tree, devices, spec):
     mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
     sharding = jax.sharding.NamedSharding(mesh, spec)

@@ -8,6 +8,7 @@ its own members, and there is nothing to average: arrays are [D, m, ..], m membe
 each of D devices.
 """
 
+import collections
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ Array = jax.Array
 MakeStep = Callable[[Mapping[str, Array]], TrainStep]
 
 EVALUATION_BATCH = 100  # images per device at a time
+_MOST_UNDER_WAY = 32  # batches sent to the devices, of which all images take memory
 
 
 def average(tree: Any) -> Any:
@@ -53,7 +55,7 @@ def average(tree: Any) -> Any:
 
 
 def make_train_chunk(
-    make_step: MakeStep, devices: Sequence[jax.Device]
+    make_step: MakeStep, devices: Sequence[jax.Device], has_blocks: bool = False
 ) -> Callable[..., tuple[Any, Any]]:
     """Compiles many training steps of one run into one program.
 
@@ -64,6 +66,7 @@ def make_train_chunk(
     Args:
       make_step: hyperparameters -> a step that averages its gradients by `average`.
       devices: where to run.
+      has_blocks: whether each device has images of its own, see `feed.Feed`.
 
     Returns:
       (state, history, hparams, images, labels, order, start, stop) -> (state, history):
@@ -71,8 +74,9 @@ def make_train_chunk(
         history: metrics of the epoch's steps, float32 [S] by name, donated; entries
           start to stop are set.
         hparams: {'seed': uint32 []}.
-        images, labels: the whole data set, uint8 [N, H, W, 1] and int32 [N].
-        order: int32 [d, S, B / D], see `shard_order`; indices of the data set, of the d
+        images, labels: the whole data set, uint8 [N, H, W, 1] and int32 [N]; or
+          blocks, with a first axis [d].
+        order: int32 [d, S, B / D], see `shard_order`; indices of these images, of the d
           of D devices that are this process's.
         start, stop: int32 [], the steps of the epoch to do.
     """
@@ -92,10 +96,11 @@ def make_train_chunk(
 
         return jax.lax.fori_loop(start, stop, body, (state, history))
 
+    images_axis = 0 if has_blocks else None
     return jax.pmap(
         chunk,
         axis_name=AXIS,
-        in_axes=(None, None, None, None, None, 0, None, None),
+        in_axes=(None, None, None, images_axis, images_axis, 0, None, None),
         out_axes=None,
         devices=devices,
         donate_argnums=(0, 1),
@@ -180,8 +185,9 @@ def make_predict(
       batch_size: images per device at a time.
 
     Returns:
-      (params, images uint8 [N, H, W, 1]) -> float32 [N, ..]. The last batch is padded
-      with blank images, whose results are dropped.
+      (params, images uint8 [N, H, W, 1], indices int [M]) -> float32 [M, ..], of those
+      images or, without indices, of all. The last batch is padded with blank images,
+      whose results are dropped.
     """
     devices = local_devices(devices)
     # No device waits for another here. Several calls are under way at a time, and on
@@ -190,16 +196,24 @@ def make_predict(
         eval_step, axis_name=AXIS, in_axes=(None, 0), out_axes=0, devices=devices
     )
 
-    def predict(params: Any, images: np.ndarray) -> np.ndarray:
+    def predict(
+        params: Any, images: np.ndarray, indices: np.ndarray | None = None
+    ) -> np.ndarray:
         if jax.process_count() > 1:
             params = replicate(jax.device_get(params), devices)
         block, shape = len(devices) * batch_size, images.shape[1:]
-        padded = np.zeros((-(-len(images) // block) * block, *shape), np.uint8)
-        padded[: len(images)] = images
-        blocks = padded.reshape(-1, len(devices), batch_size, *shape)
-        results = [np.asarray(x) for x in [predict_batch(params, x) for x in blocks]]
-        results = [x.reshape(block, *x.shape[2:]) for x in results]
-        return np.concatenate(results)[: len(images)]
+        count = len(images) if indices is None else len(indices)
+        results, under_way = [], collections.deque()
+        for first in range(0, max(count, 1), block):
+            part = slice(first, first + block)
+            own = images[part] if indices is None else images[indices[part]]
+            padded = np.zeros((len(devices), batch_size, *shape), np.uint8)
+            padded.reshape(block, *shape)[: len(own)] = own
+            under_way.append(predict_batch(params, padded))
+            if len(under_way) > _MOST_UNDER_WAY:
+                results.append(np.asarray(under_way.popleft()))
+        results += [np.asarray(x) for x in under_way]
+        return np.concatenate([x.reshape(block, *x.shape[2:]) for x in results])[:count]
 
     return predict
 
