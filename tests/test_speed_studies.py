@@ -13,6 +13,12 @@ MEMBERS = ("--members=2", "--rounds=1")
         ("profile_steps", "profile", ()),
         pytest.param("vectorized_runs", "vectorized", MEMBERS, marks=pytest.mark.slow),
         pytest.param("startup", "startup", (), marks=pytest.mark.slow),
+        pytest.param(
+            "data_placement",
+            "data_placement",
+            ("--rounds=1", "--images=256,2560"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_studies_of_speed_run_end_to_end(tmp_path, run_study, name, key, arguments):
@@ -33,6 +39,14 @@ def test_vectorized_runs_refuses_numbers(tmp_path, run_study, members):
         "speed.vectorized_runs", f"--members={members}", cwd=tmp_path, code=1
     )
     assert f"--members={members}: " in errors and errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("images", ["127", "256,256", "x", ""])
+def test_data_placement_refuses_numbers(tmp_path, run_study, images):
+    _, errors = run_study(
+        "speed.data_placement", f"--images={images}", cwd=tmp_path, code=1
+    )
+    assert f"--images={images}: " in errors and errors.count("\n") == 1
 
 
 @pytest.mark.parametrize("lengths", ["0", "28,28", "x", ""])

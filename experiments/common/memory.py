@@ -1,8 +1,11 @@
 """How much memory this process takes. Needs nothing but Python's own library."""
 
+import contextlib
 import ctypes
 import resource
 import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
@@ -38,3 +41,34 @@ def resident_bytes() -> int:
         return peak_bytes()
     # The peak is kept less exactly and can lag behind.
     return min(pages * resource.getpagesize(), peak_bytes())
+
+
+def anonymous_bytes() -> int:
+    """Of the resident set what no file can be read for again; 0 where unknown."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0
+    found = [line.split()[1] for line in lines if line.startswith("RssAnon:")]
+    return 1024 * int(found[0]) if found else 0
+
+
+@contextlib.contextmanager
+def highest(measure: Callable[[], int]) -> Iterator[Callable[[], int]]:
+    """Yields a function that gives the highest of what `measure` gave so far.
+
+    A thread asks every hundredth of a second, until the context ends.
+    """
+    values, ended = [measure()], threading.Event()
+
+    def watch():
+        while not ended.wait(0.01):
+            values[0] = max(values[0], measure())
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield lambda: values[0]
+    finally:
+        ended.set()
+        thread.join()
