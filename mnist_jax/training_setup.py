@@ -165,6 +165,37 @@ def make_trainer(
     if teacher is not None:
         # Params are arguments of the program; as constants they would be part of it.
         hparams["teacher"] = teacher.params
+    devices = devices_lib.choose_devices(
+        config.num_devices, config.batch_size, devices_lib.min_images_per_device(work)
+    )
+    host_images = config.data_placement == "host"
+    if config.data_placement == "auto":
+        host_images = devices_lib.are_large(images.nbytes, devices)
+    return Trainer(
+        make_step=step_maker(
+            config, model, optimizer, devices_lib.microbatch_size(work), teacher
+        ),
+        state=jax.device_get(state),
+        hparams=hparams,
+        images=images,
+        labels=labels,
+        order=lambda epoch: batching.epoch_order(
+            indices, config.batch_size, config.seed, epoch
+        ),
+        num_steps=batching.count_steps(config, len(indices)),
+        devices=devices,
+        host_images=host_images,
+    )
+
+
+def step_maker(
+    config: Config,
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    microbatch_size: int | None,
+    teacher: distillation.Teacher | None = None,
+) -> programs.MakeStep:
+    """What `programs.make_train_chunk` takes; arguments are as of `make_trainer`."""
 
     def make_step(traced):
         distill = None
@@ -180,28 +211,10 @@ def make_trainer(
             distill=distill,
             distill_weight=config.distill_weight,
             average=programs.average,
-            microbatch_size=devices_lib.microbatch_size(work),
+            microbatch_size=microbatch_size,
         )
 
-    devices = devices_lib.choose_devices(
-        config.num_devices, config.batch_size, devices_lib.min_images_per_device(work)
-    )
-    host_images = config.data_placement == "host"
-    if config.data_placement == "auto":
-        host_images = devices_lib.are_large(images.nbytes, devices)
-    return Trainer(
-        make_step=make_step,
-        state=jax.device_get(state),
-        hparams=hparams,
-        images=images,
-        labels=labels,
-        order=lambda epoch: batching.epoch_order(
-            indices, config.batch_size, config.seed, epoch
-        ),
-        num_steps=batching.count_steps(config, len(indices)),
-        devices=devices,
-        host_images=host_images,
-    )
+    return make_step
 
 
 def fingerprint(setup: Setup, teacher_sha256: str | None = None) -> str:
