@@ -43,12 +43,30 @@ def shift(keys: Array, images: Array) -> Array:
       float32 [B, H, W, 1].
     """
 
-    def shift_one(key, image):
-        start = jax.random.randint(key, (2,), 0, 2 * MAX_SHIFT + 1)
-        padded = jnp.pad(image, ((MAX_SHIFT, MAX_SHIFT), (MAX_SHIFT, MAX_SHIFT)))
-        return jax.lax.dynamic_slice(padded, start, image.shape)
+    shape, places = images.shape[1:3], range(2 * MAX_SHIFT + 1)
+    starts = jax.vmap(lambda key: jax.random.randint(key, (2,), 0, len(places)))(keys)
+    around = [(MAX_SHIFT, MAX_SHIFT)] * 2
+    padded = jnp.pad(images[..., 0], [(0, 0), *around])
 
-    return jax.vmap(shift_one)(keys, images[..., 0])[..., None]
+    def on_cpu(starts, padded):
+        cut = functools.partial(jax.lax.dynamic_slice, slice_sizes=shape)
+        return jax.vmap(cut)(padded, starts)
+
+    def elsewhere(starts, padded):
+        # A TPU would cut out one image after the other.
+        for axis in (1, 2):
+            start = starts[:, axis - 1, None, None]
+            shifted = 0.0
+            for place in places:
+                part = jax.lax.slice_in_dim(
+                    padded, place, place + shape[axis - 1], axis=axis
+                )
+                shifted = jnp.where(start == place, part, shifted)
+            padded = shifted
+        return padded
+
+    moved = jax.lax.platform_dependent(starts, padded, cpu=on_cpu, default=elsewhere)
+    return moved[..., None]
 
 
 def affine(

@@ -57,6 +57,19 @@ def test_shift_reaches_every_offset_and_fills_with_zero():
     assert set(sums.astype(int)) == expected
 
 
+def test_accelerators_shift_to_the_same_bits(on_accelerators):
+    images = make_images()
+    elsewhere = run(augment.shift, KEYS, images)
+    cut = jax.vmap(
+        lambda key, image: jax.lax.dynamic_slice(
+            jnp.pad(image, ((2, 2), (2, 2))),
+            jax.random.randint(key, (2,), 0, 5),
+            image.shape,
+        )
+    )
+    np.testing.assert_array_equal(elsewhere[..., 0], cut(KEYS, images[..., 0]))
+
+
 def test_affine_with_all_ranges_zero_is_identity(monkeypatch):
     for name in ("MAX_ROTATION", "MAX_SCALING", "MAX_SHEAR"):
         monkeypatch.setattr(augment, name, 0)

@@ -65,9 +65,8 @@ K = 10
     [
         (Linear(K), 784 * K),
         (MLP(K, hidden_sizes=(128,)), 784 * 128 + 128 * K),
-        # 28 pixels and the 1 that the biases are multiplied with.
-        (RNN(K, units=64), 28 * (29 + 64) * 64 + 64 * K),
-        (LSTM(K, units=64), 28 * (29 + 64) * 4 * 64 + 64 * K),
+        (RNN(K, units=64), 28 * (28 + 64) * 64 + 64 * K),
+        (LSTM(K, units=64), 28 * (28 + 64) * 4 * 64 + 64 * K),
         # Of the second layer's 11 x 11 outputs the last row and column are not pooled.
         (CNN(K), 26 * 26 * 9 * 32 + 11 * 11 * 9 * 32 * 64 + 1600 * K),
     ],

@@ -35,11 +35,11 @@ def fast_jit(function):
     return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
 
 
-def ours(cell, arrays, last_only):
+def ours(cell, arrays, last_only, **settings):
     arrays = dict(arrays)
     inputs = arrays.pop("inputs")
     weights = recurrent.Weights(**arrays)
-    return getattr(recurrent, cell)(inputs, weights, last_only=last_only)
+    return getattr(recurrent, cell)(inputs, weights, last_only=last_only, **settings)
 
 
 def flax_params(cell, arrays):
@@ -73,6 +73,14 @@ def flax_loop(cell, arrays, last_only):
     return outputs[-1] if last_only else jnp.stack(outputs)
 
 
+@pytest.fixture(params=["cpu", "elsewhere"])
+def platform(request):
+    """Which of an operation's two forms is traced."""
+    if request.param == "elsewhere":
+        request.getfixturevalue("on_accelerators")
+
+
+@pytest.mark.usefixtures("platform")
 @pytest.mark.parametrize("last_only", [True, False])
 @pytest.mark.parametrize("cell", CELLS)
 def test_outputs_and_gradients_equal_those_of_a_loop_over_flax_cell(cell, last_only):
@@ -100,6 +108,7 @@ def test_outputs_and_gradients_equal_those_of_a_loop_over_flax_cell(cell, last_o
         )
 
 
+@pytest.mark.usefixtures("platform")
 @pytest.mark.parametrize("cell", CELLS)
 def test_gradient_equals_finite_differences(cell):
     with jax.enable_x64(True):
@@ -128,3 +137,24 @@ def test_vmap_over_weights_equals_single_runs(cell):
     for i, alone in enumerate((arrays, others)):
         for name, expected in grad(alone).items():
             np.testing.assert_allclose(together[name][i], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("last_only", [True, False])
+@pytest.mark.parametrize("cell", CELLS)
+def test_narrow_operands_of_accelerators_are_near(on_accelerators, cell, last_only):
+    arrays = make_arrays(cell)
+    shape = (B, H) if last_only else (T, B, H)
+    weights = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+
+    def grads(dtype):
+        def loss(arrays):
+            return (ours(cell, arrays, last_only, dtype=dtype) * weights).sum()
+
+        return fast_jit(jax.grad(loss))(arrays)
+
+    wide, narrow = grads(jnp.float32), grads(jnp.bfloat16)
+    for name, expected in wide.items():
+        assert narrow[name].dtype == jnp.float32
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(narrow[name], expected, atol=0.05 * scale)
+        assert not np.array_equal(narrow[name], expected), "nothing was narrow"

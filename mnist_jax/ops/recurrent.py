@@ -1,13 +1,16 @@
 """Recurrences over time, with their own gradients.
 
-Three functions, one for each cell of `cells.py`; `time_scan.py` runs them.
+Three functions, one for each cell of `cells.py`. `time_scan.py` runs them on CPU,
+`plain_time_scan.py` elsewhere; `jax.lax.platform_dependent` decides at lowering.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
 
-from mnist_jax.ops.cells import GRU, LSTM, RNN, Weights
-from mnist_jax.ops.time_scan import recurrence
+from mnist_jax.ops import plain_time_scan, time_scan
+from mnist_jax.ops.cells import GRU, LSTM, RNN, Cell, Weights
 
 __all__ = ["Weights", "gru", "lstm", "rnn"]
 
@@ -28,7 +31,7 @@ def rnn(
     Returns:
       float32 [B, H] if `last_only`, else [T, B, H].
     """
-    return recurrence(RNN, last_only, dtype, inputs, weights)
+    return _recurrence(RNN, last_only, dtype, inputs, weights)
 
 
 def lstm(
@@ -48,7 +51,7 @@ def lstm(
     Returns:
       float32 [B, H] if `last_only`, else [T, B, H].
     """
-    return recurrence(LSTM, last_only, dtype, inputs, weights)
+    return _recurrence(LSTM, last_only, dtype, inputs, weights)
 
 
 def gru(
@@ -68,4 +71,14 @@ def gru(
     Returns:
       float32 [B, H] if `last_only`, else [T, B, H].
     """
-    return recurrence(GRU, last_only, dtype, inputs, weights)
+    return _recurrence(GRU, last_only, dtype, inputs, weights)
+
+
+def _recurrence(
+    cell: Cell, last_only: bool, dtype: jnp.dtype, inputs: Array, weights: Weights
+) -> Array:
+    on_cpu, elsewhere = (
+        functools.partial(scan.recurrence, cell, last_only, dtype)
+        for scan in (time_scan, plain_time_scan)
+    )
+    return jax.lax.platform_dependent(inputs, weights, cpu=on_cpu, default=elsewhere)
