@@ -23,7 +23,7 @@ import jax.numpy as jnp
 
 from mnist_jax.ops import one_channel, winograd
 from mnist_jax.ops.platform import fusion_barrier
-from mnist_jax.ops.pooling import max_of_four, max_pool, max_pool_on_cpu
+from mnist_jax.ops.pooling import max_of_four, max_pool
 from mnist_jax.ops.precision import (
     load,
     matmul,
@@ -58,14 +58,28 @@ def conv_pool(images: Array, kernel: Array, dtype: jnp.dtype = jnp.float32) -> A
             return one_channel.conv_pool(dtype, images, kernel)
         if _is_for_winograd(kernel):
             rows, columns = (n // 2 * 2 for n in images.shape[:2])
-            return max_pool_on_cpu(_winograd(images[:rows, :columns], kernel))
+            return max_pool(_winograd(images[:rows, :columns], kernel))
         outputs = _strided(dtype, images, _placed(kernel))
         return max_of_four(outputs).transpose(1, 2, 0, 3)
 
     def elsewhere(images, kernel):
         return max_pool(_xla_convolve(images, kernel, 1, dtype))
 
-    return jax.lax.platform_dependent(images, kernel, cpu=on_cpu, default=elsewhere)
+    def on_accelerators(images, kernel):
+        # What is not pooled is not computed: of a convolution that is cropped cuDNN has
+        # no gradient.
+        sides = zip(images.shape[:2], kernel.shape[:2], strict=True)
+        height, width = ((n - k + 1) // 2 * 2 + k - 1 for n, k in sides)
+        return elsewhere(images[:height, :width], kernel)
+
+    return jax.lax.platform_dependent(
+        images,
+        kernel,
+        cpu=on_cpu,
+        cuda=on_accelerators,
+        tpu=on_accelerators,
+        default=elsewhere,
+    )
 
 
 def conv_mean(images: Array, kernel: Array, dtype: jnp.dtype = jnp.float32) -> Array:

@@ -1,5 +1,6 @@
 """What our operations know of XLA's CPU compiler."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,7 +17,17 @@ def fusion_barrier(function: Callable[..., Any], *operands: Any) -> Any:
     cannot know that this one is always true. It is asked of an element in the middle,
     as those at the edges may be zeros of a padding, which the compiler does know. If
     that element is NaN or inf, so is the output.
+
+    Other compilers get the function alone: a condition would have to be read back.
     """
+    return jax.lax.platform_dependent(
+        *operands,
+        cpu=functools.partial(_behind_condition, function),
+        default=function,
+    )
+
+
+def _behind_condition(function: Callable[..., Any], *operands: Any) -> Any:
     first = jax.tree.leaves(operands)[0]
     always = first[tuple(n // 2 for n in first.shape)] < jnp.inf
     shapes = jax.eval_shape(function, *operands)

@@ -16,12 +16,10 @@ Array = jax.Array
 def max_pool(maps: Array) -> Array:
     """Maximum over 2x2 windows with stride 2: [H, W, F, B] -> [H//2, W//2, F, B].
 
-    Written as maxima of strided slices, whose gradient is much cheaper than that of
-    `reduce_window`.
+    Its gradient reads no maps, so that they need not be kept.
     """
     height, width = maps.shape[0] // 2 * 2, maps.shape[1] // 2 * 2
-    (a, b), (c, d) = _windows(maps[:height, :width])
-    return jnp.maximum(jnp.maximum(a, b), jnp.maximum(c, d))
+    return _max_pool(maps[:height, :width])
 
 
 def _windows(maps: Array) -> Grid:
@@ -30,8 +28,8 @@ def _windows(maps: Array) -> Grid:
 
 
 @jax.custom_vjp
-def max_pool_on_cpu(maps: Array) -> Array:
-    """`max_pool` of [2R, 2S, F, B], whose gradient reads no maps."""
+def _max_pool(maps: Array) -> Array:
+    """Of [2R, 2S, F, B]."""
     return _pool_forward(maps)[0]
 
 
@@ -52,7 +50,7 @@ def _pool_backward(which, grads):
     return (at_maps.reshape(2 * rows, 2 * columns, features, batch),)
 
 
-max_pool_on_cpu.defvjp(_pool_forward, _pool_backward)
+_max_pool.defvjp(_pool_forward, _pool_backward)
 
 
 @jax.custom_vjp
