@@ -1,15 +1,17 @@
 """What compiled programs are counted to do, and the study that compiles for others."""
 
 import functools
+import json
 import os
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from runs_of_launch import ROOT, finish, start_python
 
 from experiments.speed import compile_for_accelerators
-from experiments.speed.accelerator_parts import compilation, hlo, targets
+from experiments.speed.accelerator_parts import compilation, hlo, ops_check, targets
 from experiments.speed.frameworks.processes import find_interpreter
 from mnist_jax.config import make_config
 
@@ -138,3 +140,47 @@ def test_steps_stay_within_bounds(target, model):
         calls = " ".join(row["library_calls"])
         for kind in ("Forward", "BackwardFilter", "BackwardInput"):
             assert f"__cudnn$conv{kind}" in calls
+
+
+def test_an_operation_that_is_wrong_is_found():
+    [device] = jax.devices()[:1]
+    case = ops_check.make_cases()["dense, float32"]
+    assert ops_check.compare(case, device, device)["is_right"]
+    scales = iter([np.float32(1.001), np.float32(1)])
+
+    def wrong_at_first(*arrays):
+        shape = jax.ShapeDtypeStruct((), jnp.float32)
+        return case.function(*arrays) * jax.pure_callback(lambda: next(scales), shape)
+
+    got = ops_check.compare(case._replace(function=wrong_at_first), device, device)
+    assert not got["is_right"]
+    assert got["value_error"] == pytest.approx(1e-3, rel=0.1)
+    never = case._replace(function=lambda *x: case.function(*x) * jnp.nan)
+    assert not ops_check.compare(never, device, device)["is_right"]
+
+
+def test_the_check_asks_for_files(tmp_path, run_study, monkeypatch):
+    monkeypatch.delenv("MNIST_RAW_DIR", raising=False)
+    _, errors = run_study("speed.accelerator_check", cwd=tmp_path, code=1)
+    assert "--raw_dir is not given: expected the folder of MNIST's four IDX" in errors
+    _, errors = run_study(
+        "speed.accelerator_check", f"--raw_dir={tmp_path}", cwd=tmp_path, code=1
+    )
+    assert errors.count("\n") == 1 and "train-images-idx3-ubyte" in errors
+
+
+@pytest.mark.slow
+def test_the_check_runs_in_a_short_form_without_tfds(tmp_path):
+    (tmp_path / "tensorflow_datasets.py").write_text("raise ImportError('not here')")
+    arguments = ("--dataset=digits", "--models=linear,gru", "--batch_sizes=128")
+    module = ("-m", "experiments.speed.accelerator_check", *arguments)
+    environment = {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    process = start_python(*module, f"--workdir={tmp_path}", **environment)
+    [(status, output, errors)] = finish([process], seconds=600)
+    assert status == 0, errors
+    content = json.loads((tmp_path / "check.json").read_text())
+    assert all(row["is_right"] for row in content["ops"] + content["models"])
+    assert len(content["ops"]) == len(ops_check.make_cases())
+    assert [row["model"] for row in content["speeds"]] == ["linear", "gru"] * 2
+    assert not content["left_out"]
+    assert output.count("| gru |") == 3

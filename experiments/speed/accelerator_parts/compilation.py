@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import topologies
 
-from experiments.speed.accelerator_parts import hlo, targets
-from mnist_jax import batching, flops, optim, train_step, training_setup
+from experiments.speed.accelerator_parts import hlo, runs, targets
+from mnist_jax import flops, train_step, training_setup
 from mnist_jax.config import Config, make_config
 from mnist_jax.parallel import devices as devices_lib
 from mnist_jax.parallel import programs
@@ -38,18 +38,8 @@ def devices_of(name: str) -> list[jax.Device]:
 
 def lower(config: Config, devices: list[jax.Device]) -> tuple[Any, flops.Work]:
     """The training program of a run on 60,000 images, and the model's work."""
-    model = training_setup.build_model(config, _IMAGE_SHAPE, _NUM_CLASSES)
-    num_steps = batching.count_steps(config, _NUM_IMAGES)
-    schedule = optim.make_schedule(
-        config.schedule, config.learning_rate, num_steps * config.epochs
-    )
-    optimizer = optim.make_optimizer(
-        config.optimizer, schedule, config.weight_decay, config.clip_norm
-    )
-    state = train_step.init_state(
-        model, optimizer, config.seed, _IMAGE_SHAPE, config.ema_decay > 0
-    )
-    work = flops.of_model(model, state.params, _IMAGE_SHAPE)
+    parts = runs.make_parts(config, _NUM_IMAGES, _IMAGE_SHAPE, _NUM_CLASSES)
+    model, optimizer, state, work, num_steps = parts
     own_batch = config.batch_size // len(devices)
     array = jax.ShapeDtypeStruct
     arguments = (
