@@ -17,8 +17,8 @@ of matmuls and convolutions; bytes read and written, on TPUs those that leave th
 memory; all-reduces. The compiler tells the memory of arguments and temporaries, and on
 TPUs the cycles of each operation, of which the table has the share with matmuls. The
 roofline is the longer of operations over the chip's peak and of bytes over its
-bandwidth: no step can take less. Nothing is run, so nothing here is a measured time.
-GPU kernels are those of a compiler that cannot try which are fastest.
+bandwidth, as if no cache spared any. Nothing is run, so nothing here is a measured
+time. GPU kernels are those of a compiler that cannot try which are fastest.
 
 Writes accelerators.json after each row, and at the end .md, kernels.png, roofline.png
 and report.html under --workdir. Takes 20 minutes on two cores. Results:
