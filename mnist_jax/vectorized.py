@@ -55,13 +55,17 @@ class VectorizedRuns:
                     f"members differ in {', '.join(sorted(other))}: expected to differ "
                     f"in {', '.join(MEMBER_SETTINGS)} alone; train them one by one"
                 )
-            for name in ("init_from", "teacher", "data_placement"):
-                if (value := getattr(config, name)) not in (None, "auto", "device"):
+            for name in ("init_from", "teacher"):
+                if (value := getattr(config, name)) is not None:
                     raise ConfigError(
-                        f"--{name}={value}: vectorized runs have their images on the "
-                        "devices and no other run to start or to learn from: leave it "
-                        "out, or train the runs one by one"
+                        f"--{name}={value}: vectorized runs have no other run to start "
+                        "or to learn from: leave it out, or train the runs one by one"
                     )
+            if config.data_placement == "host":
+                raise ConfigError(
+                    "--data_placement=host: vectorized runs have their images on the "
+                    "devices: leave it out, or train the runs one by one"
+                )
         self.configs, self.epoch = [_with_dropout(config) for config in configs], 0
         self.dataset = load_data(first)
         labels = self.dataset.train_labels

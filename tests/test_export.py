@@ -24,7 +24,6 @@ from safetensors import safe_open
 from mnist_jax import commands, data, models, predict, train_step, training
 from mnist_jax.config import make_config
 from mnist_jax.export import errors, files, onnx_model, onnx_ops, program, run
-from mnist_jax.ops.platform import fusion_barrier
 from mnist_jax.settings import ConfigError
 from mnist_jax.storage import records
 from mnist_jax.storage import workdir as workdir_lib
@@ -241,7 +240,7 @@ def test_every_operation_is_covered():
 
 
 def test_a_branch_is_refused():
-    model = Probe(lambda x: fusion_barrier(jnp.tanh, x))
+    model = Probe(lambda x: jax.lax.cond(x.sum() > 0, jnp.tanh, jnp.sin, x))
     with pytest.raises(errors.ExportError, match="has a 'cond'.* use jax.lax.scan"):
         program.trace(model, {}, (3, 4, 1))
 

@@ -59,8 +59,9 @@ def test_a_wrong_space_is_told_in_one_line(texts, expected):
 def test_what_decides_a_run_can_be_varied():
     assert set(space.VARIED) == set(SETTINGS) - {
         "model", "dataset", "preset", "data_dir", "raw_dir", "preprocess", "init_from",
-        "epochs", "validation_fraction", "num_devices", "checkpoint_every",
-        "validation_fold", "teacher", "distill_weight", "temperature",
+        "epochs", "validation_fraction", "num_devices", "data_placement",
+        "checkpoint_every", "validation_fold", "teacher", "distill_weight",
+        "temperature",
     }  # fmt: skip
 
 
