@@ -23,6 +23,11 @@ from mnist_jax.training_setup import build_model, load_data
 # Members step together if their states stay in a core's cache from step to step, and
 # if the model's matmuls are no larger than this: else one member's fill a core.
 _BYTES_IN_CACHE, _MAX_MACS_TOGETHER = 2**20, 1_000_000
+_LACKING = {
+    "init_from": "no other run to start from",
+    "teacher": "no other run to learn from",
+    "data_placement": "their images on the devices",
+}
 
 
 class VectorizedRuns:
@@ -55,17 +60,12 @@ class VectorizedRuns:
                     f"members differ in {', '.join(sorted(other))}: expected to differ "
                     f"in {', '.join(MEMBER_SETTINGS)} alone; train them one by one"
                 )
-            for name in ("init_from", "teacher"):
-                if (value := getattr(config, name)) is not None:
+            for name, lack in _LACKING.items():
+                if (value := getattr(config, name)) not in (None, "auto", "device"):
                     raise ConfigError(
-                        f"--{name}={value}: vectorized runs have no other run to start "
-                        "or to learn from: leave it out, or train the runs one by one"
+                        f"--{name}={value}: vectorized runs have {lack}: leave it out, "
+                        "or train the runs one by one"
                     )
-            if config.data_placement == "host":
-                raise ConfigError(
-                    "--data_placement=host: vectorized runs have their images on the "
-                    "devices: leave it out, or train the runs one by one"
-                )
         self.configs, self.epoch = [_with_dropout(config) for config in configs], 0
         self.dataset = load_data(first)
         labels = self.dataset.train_labels
@@ -83,11 +83,8 @@ class VectorizedRuns:
             "validation": np.stack([indices for _, indices in splits]),
             "test": np.tile(np.arange(num_test), (len(configs), 1)),
         }
-        model = build_model(
-            first,
-            self.dataset.train_images.shape[1:],
-            len(self.dataset.class_names),
-        )
+        image_shape = self.dataset.train_images.shape[1:]
+        model = build_model(first, image_shape, len(self.dataset.class_names))
         self.trainer = self._make_trainer(model)
         self._predict = programs.make_vectorized_predict(
             train_step.make_eval_step(model, first.eval_views), self.trainer.devices
