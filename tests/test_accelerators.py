@@ -10,8 +10,13 @@ import numpy as np
 import pytest
 from runs_of_launch import ROOT, finish, start_python
 
-from experiments.speed import compile_for_accelerators
-from experiments.speed.accelerator_parts import compilation, hlo, ops_check, targets
+from experiments.speed.accelerator_parts import (
+    compilation,
+    compilers,
+    hlo,
+    ops_check,
+    targets,
+)
 from experiments.speed.frameworks.processes import find_interpreter
 from mnist_jax.config import make_config
 
@@ -131,7 +136,7 @@ def test_steps_stay_within_bounds(target, model):
         pytest.skip(f"{platform.upper()}_PYTHON names no Python that compiles for it")
     environment = targets.environment()
     python = find_interpreter(f"{platform}_python", python, "mnist_jax", environment)
-    row = compile_for_accelerators.measure(python, target, model, "float32", 1024)
+    row = compilers.measure(python, target, model, "float32", 1024)
     kernels, megabytes = _BOUNDS[target, model]
     assert row["kernels"] <= kernels
     assert row["temporary_bytes"] <= 1e6 * megabytes

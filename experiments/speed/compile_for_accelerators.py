@@ -32,22 +32,15 @@ from typing import Any
 
 from absl import app, flags
 
-from experiments.common import charts, machine, study_flags
+from experiments.common import charts, study_flags
 from experiments.common.report import Page, write_all
 from experiments.common.table import Column, Table, column
-from experiments.speed.accelerator_parts import targets
-from experiments.speed.frameworks.processes import find_interpreter
+from experiments.speed.accelerator_parts import compilers, targets
 from mnist_jax import cli, models
-from mnist_jax.errors import UserError
 from mnist_jax.settings import ConfigError
 from mnist_jax.storage import records
 
-_MODULE = "experiments.speed.accelerator_parts.compilation"
 _PRECISIONS = ("float32", "bfloat16")
-
-
-class CompilationError(UserError):
-    """A program that cannot be compiled."""
 
 
 def _scaled(head: str, key: str, unit: float, form: str) -> Column:
@@ -74,23 +67,6 @@ COLUMNS = (
 )
 
 
-def measure(
-    python: str, target: str, model: str, precision: str, batch_size: int
-) -> dict[str, Any]:
-    """A row, by an interpreter that has the target's compiler.
-
-    Raises:
-      CompilationError: it failed.
-    """
-    given = (target, model, precision, str(batch_size))
-    return machine.measure_in_process(
-        [python, "-m", _MODULE, *given],
-        " ".join(given),
-        targets.environment(),
-        CompilationError,
-    )
-
-
 def draw(rows: list[dict[str, Any]], key: str, unit: float, label: str) -> bytes:
     """Bars of each target and precision by model, as a PNG file."""
     names = list(dict.fromkeys(row["model"] for row in rows))
@@ -104,8 +80,7 @@ def draw(rows: list[dict[str, Any]], key: str, unit: float, label: str) -> bytes
 
 
 def define_flags() -> None:
-    for name, modules in targets.MODULES.items():
-        flags.DEFINE_string(f"{name}_python", None, f"Python that has {modules}")
+    compilers.define_flags()
     flags.DEFINE_list("targets", list(targets.TARGETS), "what to compile for")
     flags.DEFINE_list("models", list(models.MODELS), "models to compile")
     flags.DEFINE_list("precisions", list(_PRECISIONS), "of matmuls")
@@ -119,16 +94,7 @@ def study() -> None:
     precisions = study_flags.names("precisions", given.precisions, _PRECISIONS)
     chosen = study_flags.names("targets", given.targets, list(targets.TARGETS))
     workdir: Path = study_flags.workdir(given)
-    pythons = {
-        platform: find_interpreter(
-            f"{platform}_python",
-            given[f"{platform}_python"].value,
-            modules,
-            targets.environment(),
-        )
-        for platform, modules in targets.MODULES.items()
-        if given[f"{platform}_python"].value
-    }
+    pythons = compilers.find(given)
     chosen = [x for x in chosen if targets.TARGETS[x].platform in pythons]
     if not chosen:
         raise ConfigError(
@@ -140,7 +106,9 @@ def study() -> None:
         for model in names:
             for precision in precisions:
                 python = pythons[targets.TARGETS[target].platform]
-                row = measure(python, target, model, precision, given.batch_size)
+                row = compilers.measure(
+                    python, target, model, precision, given.batch_size
+                )
                 rows.append(row)
                 records.write_json(workdir / "accelerators.json", {"rows": rows})
                 cells = Table(COLUMNS, [row]).cells()[0]

@@ -43,14 +43,17 @@ def make_parts(
 
 
 def make_trainer(
-    config: Config, images: np.ndarray, labels: np.ndarray, device: jax.Device
+    config: Config,
+    images: np.ndarray,
+    labels: np.ndarray,
+    devices: Sequence[jax.Device],
 ) -> Trainer:
-    """The driver of a run on one device.
+    """The driver of a run.
 
     Args:
       config: of the run.
       images, labels: uint8 [N, H, W, 1] and int32 [N], all trained on.
-      device: where; it need not be of JAX's default platform.
+      devices: where; they need not be of JAX's default platform.
     """
     num_classes = int(labels.max()) + 1
     parts = make_parts(config, len(images), images.shape[1:], num_classes)
@@ -69,7 +72,7 @@ def make_trainer(
         labels=labels,
         order=order,
         num_steps=parts.num_steps,
-        devices=[device],
+        devices=devices,
     )
 
 

@@ -36,7 +36,7 @@ def check_model(
     images, labels = (x[: 2 * _STEPS * 64] for x in arrays)
 
     def start(place):
-        return runs.make_trainer(config, images, labels, place)
+        return runs.make_trainer(config, images, labels, [place])
 
     on_cpu = start(cpu)
     on_cpu.run(0, _STEPS)
@@ -74,7 +74,7 @@ def epoch_seconds(
     config = plain_runs.make_plain_config(
         model, batch_size, dataset=dataset, validation_fraction=0.0, precision=precision
     )
-    trainer = runs.make_trainer(config, *arrays, device)
+    trainer = runs.make_trainer(config, *arrays, [device])
     compiled = trainer.compile()
     trainer.run_epoch(0)
     began = time.perf_counter()
@@ -129,7 +129,7 @@ def train_fast(
 ) -> dict[str, float]:
     """Seconds of training that a preset takes, and its test accuracy at the end."""
     config = dataclasses.replace(config, validation_fraction=0.0)
-    trainer = runs.make_trainer(config, *train, device)
+    trainer = runs.make_trainer(config, *train, [device])
     trainer.compile()
     began = time.perf_counter()
     for epoch in range(config.epochs):
