@@ -344,6 +344,16 @@ def test_a_logarithmic_axis_of_one_value_has_ticks_around_it(value):
     assert sum(low <= x <= high for x in axis.get_yticks()) >= 3
 
 
+@pytest.mark.filterwarnings("error")
+def test_one_point_on_a_logarithmic_axis_has_ticks_around_it():
+    axis = style.new_figure(6, 4, "t").subplots()
+    axis.set(xscale="log")
+    axis.plot([275_004], [1])
+    style.plain_log_ticks(axis.xaxis)
+    low, high = axis.get_xlim()
+    assert low < 0.8 * 275_004 and 1.2 * 275_004 < high < 2 * 275_004
+
+
 def test_numbers_on_an_axis_are_short():
     texts = [style.plain_number(x) for x in (0.02, 1500, 12e6, 1e30)]
     assert texts == ["0.02", "1,500", "12,000,000", "1e+30"]

@@ -153,10 +153,14 @@ def plain_log_ticks(axis: Any) -> None:
     Args:
       axis: matplotlib's XAxis or YAxis; its limits must have been set.
     """
-    low, high = sorted(axis.get_view_interval())
+    name, (low, high) = axis.axis_name, sorted(axis.get_data_interval())
+    if not getattr(axis.axes, f"get_autoscale{name}_on")() or not 0 < low < np.inf:
+        low, high = sorted(axis.get_view_interval())
     if high / low < 1.001:  # one value, apart by rounding errors
-        low, high = low / 1.3, high * 1.3
-        axis.axes.set(**{f"{axis.axis_name}lim": (low, high)})
+        # Without autoscaling, which would first warn that it has nothing to scale.
+        limits = {f"autoscale{name}_on": False, f"{name}lim": (low / 1.3, high * 1.3)}
+        axis.axes.set(**limits)
+    low, high = sorted(axis.get_view_interval())
     if high / low < 4:  # 1, 2 and 5 would be too few ticks
         axis.set_major_locator(ticker.MaxNLocator(5, steps=(1, 2, 2.5, 5, 10)))
     else:
