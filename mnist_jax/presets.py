@@ -129,7 +129,6 @@ BEST_PRESETS: dict[str, dict[str, Any]] = {
         batch_size=256,
         learning_rate=1e-3,
         affine_shift=0.5,
-        precision="bfloat16",
         hidden_sizes=(1500, 1000, 500),
         dropout=0.1,
         nearest_fraction=0.5,
@@ -155,7 +154,7 @@ BEST_PRESETS: dict[str, dict[str, Any]] = {
     "rnn": dict(_BEST_RECURRENT, epochs=100, learning_rate=1e-3, affine_shift=0.5),
     "lstm": dict(_BEST_RECURRENT),
     "gru": dict(_BEST_RECURRENT),
-    "fourway": dict(_BEST_RECURRENT, units=128),
+    "fourway": dict(_BEST_RECURRENT, precision="float32", units=128),
     "renet": dict(_BEST_RECURRENT, epochs=30, units=48),
     "tiny": dict(_BEST, epochs=200, learning_rate=1e-2, elastic_pixels=0.4),
 }
