@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mnist_jax.ops import plain_convolution
 from mnist_jax.ops.convolution import conv_mean, conv_pool, convolve
 from mnist_jax.ops.pooling import max_pool
 
@@ -92,6 +93,15 @@ def test_value_and_gradients_equal_xla(op, reference, images_shape, kernel_shape
     arrays = draw(images_shape, 0), draw(kernel_shape, 1)
     expected = value_and_grads(reference, *arrays)
     for a, b in zip(value_and_grads(op, *arrays), expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max())
+
+
+@pytest.mark.parametrize("images_shape, kernel_shape", [SHAPES[0], SHAPES[4]])
+def test_the_fused_form_of_gpus_equals_xla(images_shape, kernel_shape):
+    arrays = draw(images_shape, 0), draw(kernel_shape, 1)
+    expected = value_and_grads(reference_max, *arrays)
+    got = value_and_grads(plain_convolution.conv_pool, *arrays)
+    for a, b in zip(got, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max())
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from mnist_jax.models.layers import BatchNorm, Dense, drop, dropout, flatten
 from mnist_jax.models.registry import register
-from mnist_jax.ops.convolution import conv_mean, conv_pool, convolve
+from mnist_jax.ops.convolution import conv_mean, conv_pool, convolve, relu
 from mnist_jax.settings import setting
 
 Array = jax.Array
@@ -31,9 +31,9 @@ class ConvPool(nn.Module):
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape)
         x = conv_pool(images, kernel, self.dtype)
         if self.batch_norm:
-            return nn.relu(BatchNorm()(x, is_training))
+            return relu(BatchNorm()(x, is_training))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return nn.relu(x + bias[:, None])
+        return relu(x + bias[:, None])
 
 
 class ConvMean(nn.Module):
@@ -95,7 +95,7 @@ class Residual(nn.Module):
             kernel = self.param(
                 f"kernel_{i}", nn.initializers.he_normal(), (3, 3, channels, channels)
             )
-            branch = nn.relu(branch) if i else branch
+            branch = relu(branch) if i else branch
             branch = jnp.pad(branch, ((1, 1), (1, 1), (0, 0), (0, 0)))
             branch = convolve(branch, kernel, self.dtype)
             if self.batch_norm:
@@ -104,7 +104,7 @@ class Residual(nn.Module):
                 bias = self.param(f"bias_{i}", nn.initializers.zeros, (channels,))
                 branch = branch + bias[:, None]
         gain = self.param("gain", nn.initializers.zeros, ())
-        return nn.relu(x + gain * branch)
+        return relu(x + gain * branch)
 
 
 def _features() -> Any:

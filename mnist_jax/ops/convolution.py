@@ -6,8 +6,9 @@ convolutional network's step. So on CPU 3x3 kernels go by Winograd's algorithm
 (`one_channel.py`). Where pooling follows other kernels, the four outputs in a 2x2
 window are computed together from the tile of the image that they see: the tiles times
 the kernel at each of the four places in the tile. A mean of four outputs is one output
-of the mean of the four placed kernels. GPU and TPU get XLA's own convolution;
-`jax.lax.platform_dependent` decides at lowering, so that one program serves all.
+of the mean of the four placed kernels. GPU and TPU get XLA's own convolution
+(`plain_convolution.py`); `jax.lax.platform_dependent` decides at lowering, so that one
+program serves all.
 
 Images are [rows, columns, channels, images]: what lies at one place is one block of
 memory, which loops over rows and columns read and write as a whole.
@@ -21,7 +22,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from mnist_jax.ops import one_channel, winograd
+from mnist_jax.ops import one_channel, plain_convolution, winograd
 from mnist_jax.ops.platform import fusion_barrier
 from mnist_jax.ops.pooling import max_of_four, max_pool
 from mnist_jax.ops.precision import (
@@ -34,8 +35,6 @@ from mnist_jax.ops.precision import (
 from mnist_jax.ops.tiles import flat, gather, join
 
 Array = jax.Array
-
-_LAYOUT = ("HWCN", "HWIO", "HWCN")
 
 
 def conv_pool(images: Array, kernel: Array, dtype: jnp.dtype = jnp.float32) -> Array:
@@ -63,7 +62,7 @@ def conv_pool(images: Array, kernel: Array, dtype: jnp.dtype = jnp.float32) -> A
         return max_of_four(outputs).transpose(1, 2, 0, 3)
 
     def elsewhere(images, kernel):
-        return max_pool(_xla_convolve(images, kernel, 1, dtype))
+        return max_pool(plain_convolution.convolve(images, kernel, 1, dtype))
 
     def on_accelerators(images, kernel):
         # What is not pooled is not computed: of a convolution that is cropped cuDNN has
@@ -72,11 +71,16 @@ def conv_pool(images: Array, kernel: Array, dtype: jnp.dtype = jnp.float32) -> A
         height, width = ((n - k + 1) // 2 * 2 + k - 1 for n, k in sides)
         return elsewhere(images[:height, :width], kernel)
 
+    def on_cuda(images, kernel):
+        if len(images[0, 0]) == 1:
+            return plain_convolution.conv_pool(images, kernel)
+        return on_accelerators(images, kernel)
+
     return jax.lax.platform_dependent(
         images,
         kernel,
         cpu=on_cpu,
-        cuda=on_accelerators,
+        cuda=on_cuda,
         tpu=on_accelerators,
         default=elsewhere,
     )
@@ -93,7 +97,7 @@ def conv_mean(images: Array, kernel: Array, dtype: jnp.dtype = jnp.float32) -> A
         images,
         mean,
         cpu=lambda x, k: _strided(dtype, x, k).transpose(1, 2, 0, 3),
-        default=lambda x, k: _xla_convolve(x, k, 2, dtype),
+        default=lambda x, k: plain_convolution.convolve(x, k, 2, dtype),
     )
 
 
@@ -104,11 +108,18 @@ def convolve(images: Array, kernel: Array, dtype: jnp.dtype = jnp.float32) -> Ar
     """
 
     def elsewhere(images, kernel):
-        return _xla_convolve(images, kernel, 1, dtype)
+        return plain_convolution.convolve(images, kernel, 1, dtype)
 
     if not _is_for_winograd(kernel):
         return elsewhere(images, kernel)
     return jax.lax.platform_dependent(images, kernel, cpu=_winograd, default=elsewhere)
+
+
+def relu(x: Array) -> Array:
+    """`jax.nn.relu`, of maps that are large: see `plain_convolution.relu`."""
+    return jax.lax.platform_dependent(
+        x, cpu=jax.nn.relu, default=plain_convolution.relu
+    )
 
 
 def _is_for_winograd(kernel: Array) -> bool:
@@ -122,18 +133,6 @@ def _winograd(images: Array, kernel: Array) -> Array:
     padding = [(0, -n % winograd.STEP) for n in (height, width)]
     outputs = winograd.convolve(jnp.pad(images, (*padding, (0, 0), (0, 0))), kernel)
     return outputs[:height, :width]
-
-
-def _xla_convolve(images, kernel, stride, dtype):
-    # Accelerators add bfloat16 products up in float32 whatever they return.
-    outputs = jax.lax.conv_general_dilated(
-        operand(images, dtype),
-        operand(kernel, dtype),
-        (stride, stride),
-        "VALID",
-        dimension_numbers=_LAYOUT,
-    )
-    return outputs.astype(images.dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

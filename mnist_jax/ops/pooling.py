@@ -38,16 +38,21 @@ def _pool_forward(maps):
 
 
 def _pool_backward(which, grads):
+    return (spread(grads, which),)
+
+
+def spread(grads: Array, which: Array) -> Array:
+    """The gradient at the maps, [2R, 2S, F, B], of that at their maxima."""
     rows, columns, features, batch = grads.shape
 
-    def spread(grads, which):  # -> [R, 2, S, 2, F, B]
+    def at_windows(grads, which):  # -> [R, 2, S, 2, F, B]
         places = jnp.arange(4, dtype=jnp.int8).reshape(2, 1, 2, 1, 1)
         return jnp.where(
             which[:, None, :, None] == places, grads[:, None, :, None], 0.0
         )
 
-    at_maps = fusion_barrier(spread, grads, which)
-    return (at_maps.reshape(2 * rows, 2 * columns, features, batch),)
+    at_maps = fusion_barrier(at_windows, grads, which)
+    return at_maps.reshape(2 * rows, 2 * columns, features, batch)
 
 
 _max_pool.defvjp(_pool_forward, _pool_backward)
