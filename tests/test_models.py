@@ -9,7 +9,7 @@ import pytest
 
 from mnist_jax import augment, optim, train_step
 from mnist_jax.config import ConfigError, make_config
-from mnist_jax.models import MODELS, make_model
+from mnist_jax.models import MODELS, make_model, precisions
 from mnist_jax.models.convolutional import CNN, LeNet5, ResNet
 from mnist_jax.models.layers import Dense, drop
 from mnist_jax.models.recurrent import (
@@ -354,3 +354,14 @@ def test_an_error_of_a_models_own_is_not_taken_for_small_images(monkeypatch):
     monkeypatch.setitem(MODELS, "cnn", Broken)
     with pytest.raises(TypeError, match="of its own"):
         build_model(make_config("cnn", "mnist"), SHAPE, K)
+
+
+def test_models_without_a_dtype_have_one_precision():
+    for name, module in MODELS.items():
+        has_choice = "dtype" in module.__dataclass_fields__
+        assert len(precisions(name)) == (2 if has_choice else 1)
+        for precision in precisions(name):
+            make_model(name, 10, precision)
+    assert precisions("tiny") == ("float32",)
+    with pytest.raises(ConfigError, match="--precision=bfloat16: tiny has no field"):
+        make_model("tiny", 10, "bfloat16")

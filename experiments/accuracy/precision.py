@@ -28,6 +28,8 @@ from mnist_jax import cli, models
 from mnist_jax.config import SETTINGS, make_config
 from mnist_jax.parallel import devices
 
+# Those that have a choice.
+MODELS = [name for name in models.MODELS if len(models.precisions(name)) > 1]
 COLUMNS = (
     column("model", "model"),
     column("epochs", "epochs", "{:d}"),
@@ -68,7 +70,7 @@ def summarize(pairs: Sequence[tuple[runs.Run, runs.Run]]) -> dict[str, Any]:
 
 def study() -> None:
     given = flags.FLAGS
-    names = study_flags.names("models", given.models, list(models.MODELS))
+    names = study_flags.names("models", given.models, MODELS)
     seeds = study_flags.seeds(given.seeds)
     folders = study_flags.folders(given)
     workdir = study_flags.workdir(given) or Path("runs/precision")
@@ -108,7 +110,7 @@ def study() -> None:
 
 
 def define_flags() -> None:
-    flags.DEFINE_list("models", list(models.MODELS), "models to train, with commas")
+    flags.DEFINE_list("models", MODELS, "models to train, with commas")
     cli.define_settings(("dataset", "preset"), dataset="mnist", preset="default")
     study_flags.define_seeds(0, 1, 2, 3, 4)
     study_flags.define_folders("runs/precision")

@@ -172,6 +172,8 @@ def measure_speeds(
     for batch_size in map(int, given.batch_sizes):
         for precision in ("float32", "bfloat16"):
             for name in names:
+                if precision not in models.precisions(name):
+                    continue
                 if not has_time():
                     left_out.append(f"{name} {batch_size} {precision}")
                     continue

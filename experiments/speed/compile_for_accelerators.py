@@ -105,6 +105,8 @@ def study() -> None:
     for target in chosen:
         for model in names:
             for precision in precisions:
+                if precision not in models.precisions(model):
+                    continue
                 python = pythons[targets.TARGETS[target].platform]
                 row = compilers.measure(
                     python, target, model, precision, given.batch_size

@@ -37,7 +37,7 @@ from mnist_jax.parallel import devices
 WIDE = {"hidden_sizes": (1500, 1000, 500)}
 # (model, its settings)
 MODELS = {
-    **{name: (name, {}) for name in models.MODELS},
+    **{name: (name, {}) for name in models.MODELS if len(models.precisions(name)) > 1},
     "wide_mlp": ("mlp", WIDE),
 }
 BATCH_SIZE = 128

@@ -12,8 +12,15 @@ from mnist_jax.models.registry import (
     load_all,
     make_model,
     owned_settings,
+    precisions,
 )
 
 load_all(__path__)
 
-__all__ = ["MODELS", "default_settings", "make_model", "owned_settings"]
+__all__ = [
+    "MODELS",
+    "default_settings",
+    "make_model",
+    "owned_settings",
+    "precisions",
+]

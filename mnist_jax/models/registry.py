@@ -53,13 +53,19 @@ def make_model(
     """
     module = MODELS[name]
     if precision != "float32":
-        if "dtype" not in module.__dataclass_fields__:
+        if precision not in precisions(name):
             raise ConfigError(
                 f"--precision={precision}: {name} has no field dtype, and computes in "
                 "float32: give --precision=float32, or add the field to the model"
             )
         settings["dtype"] = jnp.dtype(precision)
     return module(num_classes=num_classes, **settings)
+
+
+def precisions(name: str) -> tuple[str, ...]:
+    """What a model's matmuls can be computed in: bfloat16 if it has a field `dtype`."""
+    has_choice = "dtype" in MODELS[name].__dataclass_fields__
+    return ("float32", "bfloat16") if has_choice else ("float32",)
 
 
 def owned_settings() -> list[tuple[Setting, list[str]]]:
