@@ -212,8 +212,9 @@ def study() -> None:
     page.table(cpu)
     if predicted:
         page.table(paper)
-        of_all = f"{given.strong_batch:,} images over all chips"
-        for key, caption in (("weak", "1,024 images per chip"), ("strong", of_all)):
+        weak = "Weak scaling: 1,024 images per chip"
+        strong = f"Strong scaling: {given.strong_batch:,} images over all chips"
+        for key, caption in (("weak", weak), ("strong", strong)):
             png = files[f"{key}.png"] = draw(predicted, key, caption)
             page.figure(png, caption)
     write_all(workdir, files | {"report.html": page})
