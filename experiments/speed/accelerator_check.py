@@ -191,7 +191,7 @@ def measure_speeds(
     return rows, left_out
 
 
-main = cli.make_main(study)
+main = cli.make_main(study, "nothing was written")
 
 if __name__ == "__main__":
     define_flags()

@@ -136,7 +136,7 @@ def study() -> None:
     print(table.to_text())
 
 
-main = cli.make_main(study)
+main = cli.make_main(study, "rows so far are in accelerators.json")
 
 if __name__ == "__main__":
     define_flags()

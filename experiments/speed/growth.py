@@ -221,7 +221,7 @@ def study() -> None:
     print(cpu.to_text(), *([paper.to_text()] if predicted else []), sep="\n")
 
 
-main = cli.make_main(study)
+main = cli.make_main(study, "nothing was written")
 
 if __name__ == "__main__":
     define_flags()
