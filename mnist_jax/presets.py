@@ -21,6 +21,7 @@ _RECURRENT = dict(
     bidirectional=False,
     sequence="rows",
 )
+_GATED = dict(_RECURRENT, remat_steps=0)
 _LINEAR_RECURRENT = dict(
     _RECURRENT, epochs=10, units=64, layers=2, pool=1, readout="mean"
 )
@@ -69,9 +70,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         batch_norm=False,
         dropout=0.0,
     ),
-    "rnn": dict(_RECURRENT, epochs=25, learning_rate=2e-3),
-    "lstm": dict(_RECURRENT),
-    "gru": dict(_RECURRENT),
+    "rnn": dict(_GATED, epochs=25, learning_rate=2e-3),
+    "lstm": dict(_GATED),
+    "gru": dict(_GATED),
     "lru": dict(_LINEAR_RECURRENT),
     "mingru": dict(_LINEAR_RECURRENT),
     "minlstm": dict(_LINEAR_RECURRENT),

@@ -109,6 +109,44 @@ def test_outputs_and_gradients_equal_those_of_a_loop_over_flax_cell(cell, last_o
 
 
 @pytest.mark.usefixtures("platform")
+@pytest.mark.parametrize("last_only", [True, False])
+@pytest.mark.parametrize("cell", CELLS)
+def test_steps_computed_twice_give_the_same(cell, last_only):
+    arrays = make_arrays(cell)
+    shape = (B, H) if last_only else (T, B, H)
+    weights = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+
+    def loss(arrays, remat_steps):
+        outputs = ours(cell, arrays, last_only, remat_steps=remat_steps)
+        return (outputs * weights).sum(), outputs
+
+    run = jax.jit(jax.grad(loss, has_aux=True), static_argnums=1)
+    expected, outputs = run(arrays, 0)
+    for remat_steps in (1, 3):  # chunks of one length, and with a step left over
+        grads, same = run(arrays, remat_steps)
+        np.testing.assert_allclose(same, outputs, atol=1e-6)
+        for name, x in expected.items():
+            scale = np.abs(x).max()
+            np.testing.assert_allclose(grads[name], x, atol=2e-6 * scale, err_msg=name)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_memory_does_not_grow_with_the_steps_that_are_computed_twice(cell):
+    def temporaries(num_steps, remat_steps):
+        arrays = make_arrays(cell) | {"inputs": np.zeros((num_steps, 64, 1), "f")}
+        arrays["input_kernel"] = arrays["input_kernel"][:1]
+
+        def loss(arrays):
+            return ours(cell, arrays, True, remat_steps=remat_steps).sum()
+
+        compiled = fast_jit(jax.grad(loss)).lower(arrays).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    # What is left is the inputs and one carry for each 32 steps.
+    assert temporaries(1024, 32) < 0.2 * temporaries(1024, 0)
+
+
+@pytest.mark.usefixtures("platform")
 @pytest.mark.parametrize("cell", CELLS)
 def test_gradient_equals_finite_differences(cell):
     with jax.enable_x64(True):

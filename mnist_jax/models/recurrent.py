@@ -38,6 +38,17 @@ def bidirectional() -> Any:
     return setting(False, "also read the sequence from its end")
 
 
+def remat_steps() -> Any:
+    """The setting of models that can do with less memory in more time."""
+    return setting(
+        0,
+        "time steps that are computed a second time in the backward pass, from one "
+        "state that is kept; 0 to keep what all need",
+        low=0,
+        high=1_000_000,
+    )
+
+
 class RecurrentLayer(nn.Module):
     """One recurrence over time: [T, B, F] -> [T, B, units] or the last [B, units].
 
@@ -47,6 +58,7 @@ class RecurrentLayer(nn.Module):
       last_only: whether to return only the state after the last step.
       reverse: whether to read the sequence from its end.
       dtype: of the matmuls' operands.
+      remat_steps: see `ops/recurrent.py`.
     """
 
     cell: str
@@ -54,6 +66,7 @@ class RecurrentLayer(nn.Module):
     last_only: bool
     reverse: bool = False
     dtype: jnp.dtype = jnp.float32
+    remat_steps: int = 0
 
     @nn.compact
     def __call__(self, sequence: Array) -> Array:
@@ -78,8 +91,13 @@ class RecurrentLayer(nn.Module):
         if self.cell == "gru":
             hidden_bias = self.param("hidden_bias", nn.initializers.zeros, self.units)
         weights = recurrent.Weights(kernel, recurrent_kernel, bias, hidden_bias)
-        run = getattr(recurrent, self.cell)
-        hidden = run(sequence, weights, last_only=self.last_only, dtype=self.dtype)
+        hidden = getattr(recurrent, self.cell)(
+            sequence,
+            weights,
+            last_only=self.last_only,
+            dtype=self.dtype,
+            remat_steps=self.remat_steps,
+        )
         # Backwards states are returned in the order of the sequence.
         return hidden[::-1] if self.reverse and not self.last_only else hidden
 
@@ -96,6 +114,7 @@ class Recurrent(nn.Module):
       dropout: share of each layer's output that is dropped in training.
       sequence: 'rows' (of 28 x 28 images: 28 steps of 28 pixels), 'columns' (likewise),
         'pixels' (784 steps of one) or 'permuted' (the pixels in `permutation`).
+      remat_steps: after how many time steps training keeps the state, and nothing else.
     """
 
     num_classes: int
@@ -106,6 +125,7 @@ class Recurrent(nn.Module):
     bidirectional: bool = bidirectional()
     dropout: float = dropout(0.0)
     sequence: str = sequence()
+    remat_steps: int = remat_steps()
 
     @nn.compact
     def __call__(
@@ -121,7 +141,14 @@ class Recurrent(nn.Module):
             is_last = i == self.layers - 1
             last_only = is_last and not every_step
             outputs = [
-                RecurrentLayer(self.cell, self.units, last_only, reverse, self.dtype)(x)
+                RecurrentLayer(
+                    self.cell,
+                    self.units,
+                    last_only,
+                    reverse,
+                    self.dtype,
+                    self.remat_steps,
+                )(x)
                 for reverse in directions
             ]
             if is_last and every_step:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 Array = jax.Array
+Carry = tuple[Array, ...]  # the hidden state h, and what else a cell hands on
 
 
 class Weights(NamedTuple):

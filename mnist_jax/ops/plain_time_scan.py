@@ -9,12 +9,12 @@ memory, and a whole number of a TPU's tiles.
 Shapes: T time steps, B images, F features, H units, k gates, n sums at gates.
 """
 
-import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from mnist_jax.ops.cells import Cell, Weights
+from mnist_jax.ops.cells import Carry, Cell, Weights
 from mnist_jax.ops.precision import is_mixed, operand
 
 Array = jax.Array
@@ -22,15 +22,16 @@ Array = jax.Array
 _UNROLL = 4  # time steps; the loop's counter is a kernel of its own
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def recurrence(
-    cell: Cell, last_only: bool, dtype: jnp.dtype, inputs: Array, weights: Weights
-) -> Array:
-    """See `recurrent.py`, whose functions this is for each `cell`."""
-    return _forward(cell, last_only, dtype, inputs, weights, for_gradient=False)[0]
-
-
-def _forward(cell, last_only, dtype, inputs, weights, for_gradient=True):
+def forward(
+    cell: Cell,
+    last_only: bool,
+    dtype: jnp.dtype,
+    inputs: Array,
+    weights: Weights,
+    carry: Carry,
+    for_gradient: bool = True,
+) -> tuple[tuple[Array | None, Carry], Any]:
+    """See `time_scan.forward`."""
     num_units, batch_size = len(weights.recurrent_kernel), inputs.shape[1]
     projected = _contract("fg,tbf->tgb", weights.input_kernel, inputs, dtype)
     projected += weights.bias[:, None]
@@ -50,14 +51,21 @@ def _forward(cell, last_only, dtype, inputs, weights, for_gradient=True):
             saved = operand(jnp.stack([new_carry[0], *factors, *kept]), dtype)
         return new_carry, (saved, None if last_only else new_carry[0])
 
-    carry = (jnp.zeros((num_units, batch_size), inputs.dtype),) * cell.num_states
+    first = carry
     carry, (saved, outputs) = jax.lax.scan(step, carry, projected, unroll=_UNROLL)
-    output = carry[0].T if last_only else outputs.swapaxes(1, 2)
-    return output, (saved, inputs, weights)
+    outputs = None if last_only else outputs.swapaxes(1, 2)
+    return (outputs, carry), (saved, inputs, weights, first[0])
 
 
-def _backward(cell, last_only, dtype, residuals, grads):
-    saved, inputs, weights = residuals
+def backward(
+    cell: Cell,
+    dtype: jnp.dtype,
+    residuals: Any,
+    grads: tuple[Array | None, Carry],
+) -> tuple[Array, Weights, Carry]:
+    """See `time_scan.backward`."""
+    saved, inputs, weights, first = residuals
+    at_outputs, carry = grads
     num_gates, num_units = weights.num_gates, len(weights.recurrent_kernel)
     num_sums = num_gates + cell.own_input
     batch_size = inputs.shape[1]
@@ -65,11 +73,13 @@ def _backward(cell, last_only, dtype, residuals, grads):
     padding = (num_sums - num_gates) * num_units
     kernel = operand(jnp.pad(weights.recurrent_kernel, ((0, 0), (0, padding))), dtype)
 
+    def through_h(carry, gates):
+        dh = _contract("hg,gb->hb", kernel, gates.reshape(-1, batch_size), dtype)
+        return (carry[0] + dh, *carry[1:])
+
     def step(loop, xs):
-        carry, gates = loop
         saved, dh = xs
-        through_h = _contract("hg,gb->hb", kernel, gates.reshape(-1, batch_size), dtype)
-        carry = (carry[0] + through_h, *carry[1:])
+        carry = through_h(*loop)
         if dh is not None:
             carry = (carry[0] + dh.T, *carry[1:])
         saved = saved.astype(inputs.dtype)
@@ -81,10 +91,11 @@ def _backward(cell, last_only, dtype, residuals, grads):
         return (carry, gates), gates
 
     zeros = jnp.zeros((num_units, batch_size), inputs.dtype)
-    carry = (grads.T if last_only else zeros,) + (zeros,) * (cell.num_states - 1)
     gates = jnp.zeros((num_sums, num_units, batch_size), saved.dtype)
-    xs = saved, None if last_only else grads
-    _, gates = jax.lax.scan(step, (carry, gates), xs, reverse=True, unroll=_UNROLL)
+    loop, gates = jax.lax.scan(
+        step, (carry, gates), (saved, at_outputs), reverse=True, unroll=_UNROLL
+    )
+    carry = through_h(*loop)
 
     def side_by_side(gates):  # [T, k, H, B] -> [T, k H, B]
         return gates.reshape(len(gates), -1, batch_size)
@@ -96,7 +107,7 @@ def _backward(cell, last_only, dtype, residuals, grads):
         hidden_bias = last.sum((0, 2), dtype=inputs.dtype)
         others = [gates[:, : num_gates - 1], gates[:, num_gates:]]
         of_input = side_by_side(jnp.concatenate(others, axis=1))
-    before = jnp.concatenate([jnp.zeros_like(saved[:1, 0]), saved[:-1, 0]])
+    before = jnp.concatenate([operand(first, dtype)[None], saved[:-1, 0]])
     weight_grads = Weights(
         _contract("tbf,tgb->fg", inputs, of_input, dtype),
         _contract("thb,tgb->hg", before, of_hidden, dtype),
@@ -104,10 +115,7 @@ def _backward(cell, last_only, dtype, residuals, grads):
         hidden_bias,
     )
     at_inputs = _contract("fg,tgb->tbf", weights.input_kernel, of_input, dtype)
-    return at_inputs, weight_grads
-
-
-recurrence.defvjp(_forward, _backward)
+    return at_inputs, weight_grads, carry
 
 
 def _contract(subscripts: str, a: Array, b: Array, dtype: jnp.dtype) -> Array:

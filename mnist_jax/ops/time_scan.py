@@ -15,17 +15,17 @@ and the stack holds the factors alone. It is stored narrow, as all is that waits
 backward scan; the states between steps, the sums at the gates and gradients that add up
 stay in float32.
 
-Shapes: T time steps, B images, F features, H units, k gates. The first state is zero.
-Kernels and biases of the gates lie side by side in the order in which the equations
-name the gates.
+Shapes: T time steps, B images, F features, H units, k gates. The carry is the cell's,
+of arrays [H, B]. Kernels and biases of the gates lie side by side in the order in which
+the equations name the gates.
 """
 
-import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from mnist_jax.ops.cells import Cell, Weights, joint_kernel
+from mnist_jax.ops.cells import Carry, Cell, Weights, joint_kernel
 from mnist_jax.ops.precision import (
     is_mixed,
     load,
@@ -41,15 +41,29 @@ Array = jax.Array
 _MULTIPLE = 32  # rows that bfloat16 matmuls of CPUs take at a time
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def recurrence(
-    cell: Cell, last_only: bool, dtype: jnp.dtype, inputs: Array, weights: Weights
-) -> Array:
-    """See `recurrent.py`, whose functions this is for each `cell`."""
-    return _forward(cell, last_only, dtype, inputs, weights, for_gradient=False)[0]
+def forward(
+    cell: Cell,
+    last_only: bool,
+    dtype: jnp.dtype,
+    inputs: Array,
+    weights: Weights,
+    carry: Carry,
+    for_gradient: bool = True,
+) -> tuple[tuple[Array | None, Carry], Any]:
+    """All time steps from `carry` on.
 
+    Args:
+      cell: in `cells.py`.
+      last_only: whether the outputs are left out.
+      dtype: of the matmuls' operands, see `precision.py`.
+      inputs: float32 [T, B, F].
+      weights: of the gates.
+      carry: before the first step.
+      for_gradient: whether to keep what `backward` needs.
 
-def _forward(cell, last_only, dtype, inputs, weights, for_gradient=True):
+    Returns:
+      The hidden states [T, B, H] or None, with the last carry; and what is kept.
+    """
     num_steps, batch_size, num_features = inputs.shape
     num_units = len(weights.recurrent_kernel)
     shape = (num_units, num_steps, batch_size)
@@ -103,15 +117,21 @@ def _forward(cell, last_only, dtype, inputs, weights, for_gradient=True):
         kept = tuple(store(x, dtype) for x in kept)
         return (carry, rows, stack, own), (kept, output)
 
-    carry = (jnp.zeros((num_units, batch_size), inputs.dtype),) * cell.num_states
     loop = (carry, rows, stack, own)
     loop, (kept, outputs) = jax.lax.scan(step, loop, jnp.arange(num_steps))
     carry, rows, stack, own = loop
-    output = carry[0].T if last_only else outputs.swapaxes(1, 2)
-    return output, (rows, stack, own, kept, weights)
+    outputs = None if last_only else outputs.swapaxes(1, 2)
+    return (outputs, carry), (rows, stack, own, kept, weights)
 
 
-def _backward(cell, last_only, dtype, saved, grads):
+def backward(
+    cell: Cell,
+    dtype: jnp.dtype,
+    saved: Any,
+    grads: tuple[Array | None, Carry],
+) -> tuple[Array, Weights, Carry]:
+    """The gradients of inputs, weights and the first carry, by those of the results."""
+    at_outputs, carry = grads
     rows, stack, own, kept, weights = saved
     num_gates, num_units, num_steps, batch_size = stack.shape
     num_features = len(weights.input_kernel)
@@ -138,10 +158,9 @@ def _backward(cell, last_only, dtype, saved, grads):
         through_h = matmul(kernel, gates).sum(0)
         return ((carry[0] + through_h, *carry[1:]), stack, own), None
 
-    zeros = jnp.zeros((num_units, batch_size), grads.dtype)
-    carry = (grads.T if last_only else zeros,) + (zeros,) * (cell.num_states - 1)
-    xs = (jnp.arange(num_steps), kept, None if last_only else grads)
-    (_, stack, own), _ = jax.lax.scan(step, (carry, stack, own), xs, reverse=True)
+    xs = (jnp.arange(num_steps), kept, at_outputs)
+    loop = (carry, stack, own)
+    (carry, stack, own), _ = jax.lax.scan(step, loop, xs, reverse=True)
 
     def flat(array):  # [n, H, T, B] -> [n H, T B]
         return load(array.reshape(len(array) * array.shape[1], -1))
@@ -161,10 +180,7 @@ def _backward(cell, last_only, dtype, saved, grads):
     at_inputs = matmul(operand(weights.input_kernel, dtype), gates)
     at_inputs = at_inputs.reshape(-1, num_steps, batch_size)
     weight_grads = Weights(of_input[:-1], of_hidden, of_input[-1], hidden_bias)
-    return at_inputs.transpose(1, 2, 0), weight_grads
-
-
-recurrence.defvjp(_forward, _backward)
+    return at_inputs.transpose(1, 2, 0), weight_grads, carry
 
 
 def _read(stack: Array, t: Array) -> Array:
