@@ -58,13 +58,15 @@ def test_lengths_refuses_numbers(tmp_path, run_study, lengths):
 @pytest.mark.slow
 def test_lengths_runs_end_to_end(tmp_path, run_study):
     arguments = ("--models=mingru,rnn", "--lengths=4,9", "--seconds=0")
+    arguments += ("--remat_steps=0,4",)
     output, errors = run_study("speed.lengths", *arguments, cwd=tmp_path)
     folder = tmp_path / "runs" / "lengths"
     rows = json.loads((folder / "lengths.json").read_text())["rows"]
     assert [(row["model"], row["length"]) for row in rows] == [
-        ("mingru", 4), ("rnn", 4), ("mingru", 9), ("rnn", 9)
+        ("mingru", 4), ("rnn", 4), ("rnn, 4 steps at a time", 4),
+        ("mingru", 9), ("rnn", 9), ("rnn, 4 steps at a time", 9),
     ]  # fmt: skip
     assert all(row["milliseconds"] > 0 and row["mebibytes"] > 0 for row in rows)
-    assert output.count("\n") == 5 and errors.count("\n") == 4
+    assert output.count("\n") == 7 and errors.count("\n") == 6
     charts = {path.name for path in folder.glob("*.png")}
     assert charts == {"lengths_milliseconds.png", "lengths_mebibytes.png"}

@@ -34,6 +34,7 @@ from mnist_jax.parallel import devices
 
 LENGTHS = (28, 112, 784, 4096, 16384)
 _OF_PYTORCH = ("gru", "lstm")
+_GATED = ("rnn", "lstm", "gru")
 _PARTS = "experiments.speed.lengths_parts"
 
 COLUMNS = (
@@ -71,19 +72,19 @@ def measure(
     return row
 
 
-def parse_lengths(texts: list[str]) -> list[int]:
-    """The numbers of --lengths.
+def parse_numbers(flag: str, texts: list[str], low: int) -> list[int]:
+    """The whole numbers of a flag.
 
     Raises:
-      ConfigError: one is no length.
+      ConfigError: one is none, or too low or too high.
     """
-    if not texts or not all(x.isdecimal() and 0 < int(x) <= 10**6 for x in texts):
+    if not texts or not all(x.isdecimal() and low <= int(x) <= 10**6 for x in texts):
         raise ConfigError(
-            f"--lengths={','.join(texts)}: expected whole numbers from 1 to 1000000, "
-            "with commas"
+            f"--{flag}={','.join(texts)}: expected whole numbers from {low} to "
+            "1000000, with commas"
         )
     numbers = [int(text) for text in texts]
-    study_flags.check_each_once("lengths", texts, numbers)
+    study_flags.check_each_once(flag, texts, numbers)
     return numbers
 
 
@@ -109,7 +110,8 @@ def draw(rows: list[dict[str, Any]], title: str) -> dict[str, bytes]:
 def study() -> None:
     given = flags.FLAGS
     names = study_flags.names("models", given.models, list(MODELS))
-    lengths = parse_lengths(given.lengths)
+    lengths = parse_numbers("lengths", given.lengths, 1)
+    remat_steps = parse_numbers("remat_steps", given.remat_steps, 0)
     workdir = study_flags.workdir(given) or Path("runs/lengths")
     large_pages.restart_with_them()
     threads, torch = devices.count_cores(), None
@@ -135,7 +137,9 @@ def study() -> None:
         point = [length, given.batch_size, given.seconds]
         for name in names:
             command = [sys.executable, "-m", f"{_PARTS}.ours"]
-            add(measure(command, name, length, [name, *point], ours))
+            for steps in remat_steps if name in _GATED else (0,):
+                shown = f"{name}, {steps} steps at a time" if steps else name
+                add(measure(command, shown, length, [name, *point, steps], ours))
             if torch and name in _OF_PYTORCH:
                 command = [torch, "-m", f"{_PARTS}.pytorch"]
                 arguments = [name, *point, matched_units(name), threads]
@@ -150,6 +154,7 @@ def study() -> None:
 def define_flags() -> None:
     flags.DEFINE_list("models", list(MODELS), "models to train, with commas")
     flags.DEFINE_list("lengths", list(map(str, LENGTHS)), "time steps, with commas")
+    flags.DEFINE_list("remat_steps", ["0"], "of rnn, lstm and gru, with commas")
     flags.DEFINE_integer("batch_size", 16, "images per step", lower_bound=2)
     flags.DEFINE_float("seconds", 3.0, "of training per point", lower_bound=0.0)
     flags.DEFINE_string("torch_python", None, "Python that has PyTorch")

@@ -1,6 +1,6 @@
 """One model of this package at one length.
 
-python -m experiments.speed.lengths_parts.ours '["gru", 784, 128, 2.0]'
+python -m experiments.speed.lengths_parts.ours '["gru", 784, 128, 2.0, 0]'
 """
 
 import json
@@ -16,7 +16,7 @@ from mnist_jax.parallel import devices
 
 
 def main() -> None:
-    model, length, batch_size, seconds = json.loads(sys.argv[1])
+    model, length, batch_size, seconds, remat_steps = json.loads(sys.argv[1])
     # A program out of the cache is not compiled, which takes memory, too.
     jax.config.update("jax_enable_compilation_cache", False)
     devices.start()
@@ -25,6 +25,8 @@ def main() -> None:
     images = rng.integers(0, 256, (4 * batch_size, length, 1, 1), np.uint8)
     labels = rng.integers(0, 10, len(images)).astype(np.int32)
     own = {k: v for k, v in MODELS[model].items() if k != "learning_rate"}
+    if remat_steps:
+        own["remat_steps"] = remat_steps
     config = make_plain_config(model, batch_size, matched_units(model), **own)
 
     def make_step():
