@@ -94,8 +94,9 @@ def _conv_pool_forward(images, kernel):
     y, x = (jax.lax.broadcasted_iota(jnp.int8, windows.shape, i) for i in (2, 4))
 
     def larger(a, b):
-        # The first of equal ones; NaN is larger than all.
-        is_second = (b[0] > a[0]) | (b[0] != b[0])
+        # In whatever order they come: the first place of equal ones; NaN is largest.
+        is_first_place = (b[0] == a[0]) & (b[1] < a[1])
+        is_second = (b[0] > a[0]) | jnp.isnan(b[0]) | is_first_place
         return jax.tree.map(functools.partial(jnp.where, is_second), b, a)
 
     # One reduction of values and places, into which the sums above are fused.
