@@ -157,7 +157,14 @@ BEST_PRESETS: dict[str, dict[str, Any]] = {
     "gru": dict(_BEST_RECURRENT),
     "fourway": dict(_BEST_RECURRENT, precision="float32", units=128),
     "renet": dict(_BEST_RECURRENT, epochs=30, units=48),
-    "tiny": dict(_BEST, epochs=200, learning_rate=1e-2, elastic_pixels=0.4),
+    "tiny": dict(
+        _BEST,
+        epochs=400,
+        learning_rate=2e-2,
+        weight_decay=0.0,
+        elastic_pixels=0.4,
+        nearest_fraction=0.5,
+    ),
 }
 
 LARGE_DATA_PRESETS = {"fast": FAST_PRESETS, "best": BEST_PRESETS}
