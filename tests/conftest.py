@@ -112,7 +112,7 @@ def on_accelerators(monkeypatch):
     """What is traced from here on takes the operations meant for accelerators."""
     import jax
 
-    def take_default(*operands, default, cpu, cuda=None, tpu=None):
+    def take_default(*operands, default, cpu=None, cuda=None, tpu=None):
         return (cuda or default)(*operands)
 
     monkeypatch.setattr(jax.lax, "platform_dependent", take_default)

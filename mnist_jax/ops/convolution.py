@@ -117,9 +117,8 @@ def convolve(images: Array, kernel: Array, dtype: jnp.dtype = jnp.float32) -> Ar
 
 def relu(x: Array) -> Array:
     """`jax.nn.relu`, of maps that are large: see `plain_convolution.relu`."""
-    return jax.lax.platform_dependent(
-        x, cpu=jax.nn.relu, default=plain_convolution.relu
-    )
+    kept = plain_convolution.relu
+    return jax.lax.platform_dependent(x, cuda=kept, default=jax.nn.relu)
 
 
 def _is_for_winograd(kernel: Array) -> bool:

@@ -21,30 +21,35 @@ _LAYOUT = ("HWCN", "HWIO", "HWCN")
 def convolve(images: Array, kernel: Array, stride: int, dtype: jnp.dtype) -> Array:
     """See `convolution.convolve`, with a stride."""
     # Accelerators add bfloat16 products up in float32 whatever they return.
-    outputs = _convolve(operand(images, dtype), operand(kernel, dtype), stride)
+    outputs = jax.lax.platform_dependent(
+        operand(images, dtype),
+        operand(kernel, dtype),
+        cuda=functools.partial(_convolve, stride),
+        default=functools.partial(_by_xla, stride),
+    )
     return outputs.astype(images.dtype)
 
 
-def _by_xla(images, kernel, stride):
+def _by_xla(stride, images, kernel):
     return jax.lax.conv_general_dilated(
         images, kernel, (stride, stride), "VALID", dimension_numbers=_LAYOUT
     )
 
 
-_convolve = jax.custom_vjp(_by_xla, nondiff_argnums=(2,))
+_convolve = jax.custom_vjp(_by_xla, nondiff_argnums=(0,))
 
 
-def _forward(images, kernel, stride):
-    return _by_xla(images, kernel, stride), (images, kernel)
+def _forward(stride, images, kernel):
+    return _by_xla(stride, images, kernel), (images, kernel)
 
 
 def _backward(stride, residuals, grads):
     images, kernel = residuals
-    _, pull_back = jax.vjp(lambda k: _by_xla(images, k, stride), kernel)
+    _, pull_back = jax.vjp(lambda k: _by_xla(stride, images, k), kernel)
     [kernel_grad] = pull_back(grads)
     # Then the images are no longer needed, and leave their memory to their gradient.
     grads, kernel_grad = jax.lax.optimization_barrier((grads, kernel_grad))
-    _, pull_back = jax.vjp(lambda x: _by_xla(x, kernel, stride), images)
+    _, pull_back = jax.vjp(lambda x: _by_xla(stride, x, kernel), images)
     return *pull_back(grads), kernel_grad
 
 
