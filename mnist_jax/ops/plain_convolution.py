@@ -105,7 +105,7 @@ def _conv_pool_forward(images, kernel):
         return jax.tree.map(functools.partial(jnp.where, is_second), b, a)
 
     # One reduction of values and places, into which the sums above are fused.
-    start = np.float32(-np.inf), np.int8(0)
+    start = windows.dtype.type(-np.inf), np.int8(0)
     pooled, which = jax.lax.reduce((windows, 2 * y + x), start, larger, (2, 4))
     return pooled.transpose(1, 2, 3, 0), (images, kernel, which)
 
