@@ -21,7 +21,7 @@ _RECURRENT = dict(
     bidirectional=False,
     sequence="rows",
 )
-_GATED = dict(_RECURRENT, remat_steps=0)
+_NONLINEAR_RECURRENT = dict(_RECURRENT, remat_steps=0)
 _LINEAR_RECURRENT = dict(
     _RECURRENT, epochs=10, units=64, layers=2, pool=1, readout="mean"
 )
@@ -70,9 +70,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         batch_norm=False,
         dropout=0.0,
     ),
-    "rnn": dict(_GATED, epochs=25, learning_rate=2e-3),
-    "lstm": dict(_GATED),
-    "gru": dict(_GATED),
+    "rnn": dict(_NONLINEAR_RECURRENT, epochs=25, learning_rate=2e-3),
+    "lstm": dict(_NONLINEAR_RECURRENT),
+    "gru": dict(_NONLINEAR_RECURRENT),
     "lru": dict(_LINEAR_RECURRENT),
     "mingru": dict(_LINEAR_RECURRENT),
     "minlstm": dict(_LINEAR_RECURRENT),

@@ -173,3 +173,34 @@ def test_what_accelerators_get_equals_xla(on_accelerators, op, reference, kernel
     expected = reference(images, kernel)
     got = jax.jit(lambda *arrays: op(*arrays))(images, kernel)  # traced anew
     np.testing.assert_allclose(got, expected, atol=2e-6)
+    grads = jax.jit(lambda *arrays: value_and_grads.__wrapped__(op, *arrays))
+    for a, b in zip(
+        grads(images, kernel), value_and_grads(reference, images, kernel), strict=True
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max())
+
+
+def test_relu_of_gpus_has_the_gradient_of_jax():
+    x = jnp.array([-1.0, 0.0, 2.0, jnp.nan])
+    weights = jnp.array([3.0, 5.0, 7.0, 11.0])
+    for function in (lambda relu: relu, jax.vmap):
+        own, pull_back = jax.vjp(function(plain_convolution.relu), x)
+        expected, expected_pull_back = jax.vjp(function(jax.nn.relu), x)
+        np.testing.assert_array_equal(own, expected)
+        np.testing.assert_array_equal(*pull_back(weights), *expected_pull_back(weights))
+
+
+def test_fused_pooling_takes_the_first_of_equal_ones_and_keeps_nan():
+    images = np.ones((6, 6, 1, 2), np.float32)
+    run = jax.jit(jax.vjp, static_argnums=0)
+    pooled, pull_back = run(plain_convolution.conv_pool, images, np.ones((1, 1, 1, 1)))
+    assert np.all(pooled == 1)
+    images_grad, kernel_grad = pull_back(jnp.ones_like(pooled))
+    first = np.zeros((6, 6))
+    first[::2, ::2] = 1
+    np.testing.assert_array_equal(images_grad[..., 0, 0], first)
+    assert kernel_grad == 18  # windows
+    for place in ((0, 0), (1, 1)):
+        images = np.ones((2, 2, 1, 1), np.float32)
+        images[place] = np.nan
+        assert np.isnan(plain_convolution.conv_pool(images, np.ones((1, 1, 1, 1), "f")))

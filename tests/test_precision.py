@@ -23,8 +23,8 @@ from mnist_jax.training import train_and_evaluate
 SLOW = ("lenet5", "cnn", "resnet", "fourway", "renet", "lru", "mingru", "minlstm")
 MODELS = [
     pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name
-    for name, module in models.MODELS.items()
-    if "dtype" in module.__dataclass_fields__
+    for name in models.MODELS
+    if "bfloat16" in models.precisions(name)
 ]
 OPTIMIZER = optax.adam(1e-3)
 RNG = np.random.default_rng(0)
@@ -140,6 +140,7 @@ def test_accelerators_get_narrow_operands(name, platform):
         *(  # Compiling convolutions takes half a minute.
             pytest.param(name, size, marks=pytest.mark.slow)
             for name in models.MODELS
+            if "bfloat16" in models.precisions(name)
             for size in (1, 3)
         ),
     ],

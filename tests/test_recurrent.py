@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mnist_jax.models import make_model
 from mnist_jax.ops import recurrent
 
 T, B, F, H = 7, 5, 3, 4
@@ -111,7 +112,7 @@ def test_outputs_and_gradients_equal_those_of_a_loop_over_flax_cell(cell, last_o
 @pytest.mark.usefixtures("platform")
 @pytest.mark.parametrize("last_only", [True, False])
 @pytest.mark.parametrize("cell", CELLS)
-def test_steps_computed_twice_give_the_same(cell, last_only):
+def test_remat_gives_the_same_gradients(cell, last_only):
     arrays = make_arrays(cell)
     shape = (B, H) if last_only else (T, B, H)
     weights = np.random.default_rng(1).normal(size=shape).astype(np.float32)
@@ -122,7 +123,8 @@ def test_steps_computed_twice_give_the_same(cell, last_only):
 
     run = jax.jit(jax.grad(loss, has_aux=True), static_argnums=1)
     expected, outputs = run(arrays, 0)
-    for remat_steps in (1, 3):  # chunks of one length, and with a step left over
+    # Chunks of one length, with a step left over, and as if there were none.
+    for remat_steps in (1, 3, T):
         grads, same = run(arrays, remat_steps)
         np.testing.assert_allclose(same, outputs, atol=1e-6)
         for name, x in expected.items():
@@ -130,8 +132,45 @@ def test_steps_computed_twice_give_the_same(cell, last_only):
             np.testing.assert_allclose(grads[name], x, atol=2e-6 * scale, err_msg=name)
 
 
+@pytest.mark.usefixtures("platform")
 @pytest.mark.parametrize("cell", CELLS)
-def test_memory_does_not_grow_with_the_steps_that_are_computed_twice(cell):
+def test_remat_gives_the_same_with_narrow_operands(cell):
+    arrays = make_arrays(cell)
+
+    def grads(remat_steps):
+        def loss(arrays):
+            given = dict(dtype=jnp.bfloat16, remat_steps=remat_steps)
+            return (ours(cell, arrays, False, **given) ** 2).sum()
+
+        return fast_jit(jax.grad(loss))(arrays)
+
+    expected, got = grads(0), grads(3)
+    for name, x in expected.items():
+        scale = np.abs(x).max()
+        np.testing.assert_allclose(got[name], x, atol=0.01 * scale, err_msg=name)
+
+
+def test_models_hand_remat_steps_on():
+    images = np.random.default_rng(0).uniform(size=(2, 12, 5, 1)).astype(np.float32)
+    settings = dict(units=3, layers=2, bidirectional=True)
+    kept = make_model("gru", 10, **settings)
+    params = kept.init(jax.random.key(0), images)["params"]
+
+    def run(model):
+        def loss(params):
+            return (model.apply({"params": params}, images) ** 2).sum()
+
+        return jax.make_jaxpr(jax.grad(loss))(params), fast_jit(jax.grad(loss))(params)
+
+    plain, expected = run(kept)
+    with_remat, got = run(make_model("gru", 10, remat_steps=5, **settings))
+    assert str(with_remat).count("scan[") > str(plain).count("scan[")
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_remat_cuts_temporary_memory(cell):
     def temporaries(num_steps, remat_steps):
         arrays = make_arrays(cell) | {"inputs": np.zeros((num_steps, 64, 1), "f")}
         arrays["input_kernel"] = arrays["input_kernel"][:1]

@@ -101,20 +101,21 @@ def study() -> None:
             "--tpu_python and --cuda_python are not given: expected the Python of an "
             "environment that has the compiler of one of the --targets; see --help"
         )
+    kinds = [(m, p) for m in names for p in precisions if p in models.precisions(m)]
+    if not kinds:
+        raise ConfigError(
+            f"--precisions={','.join(precisions)}: none of these models has it; add "
+            "float32, or give other --models"
+        )
     rows: list[dict[str, Any]] = []
     for target in chosen:
-        for model in names:
-            for precision in precisions:
-                if precision not in models.precisions(model):
-                    continue
-                python = pythons[targets.TARGETS[target].platform]
-                row = compilers.measure(
-                    python, target, model, precision, given.batch_size
-                )
-                rows.append(row)
-                records.write_json(workdir / "accelerators.json", {"rows": rows})
-                cells = Table(COLUMNS, [row]).cells()[0]
-                print("  ".join(cells), file=sys.stderr, flush=True)
+        for model, precision in kinds:
+            python = pythons[targets.TARGETS[target].platform]
+            row = compilers.measure(python, target, model, precision, given.batch_size)
+            rows.append(row)
+            records.write_json(workdir / "accelerators.json", {"rows": rows})
+            cells = Table(COLUMNS, [row]).cells()[0]
+            print("  ".join(cells), file=sys.stderr, flush=True)
     table = Table(COLUMNS, rows)
     calls = {
         f"{row['target']} {row['model']} {row['precision']}": row["library_calls"]

@@ -141,7 +141,9 @@ def compile_all(
         if platform not in pythons:
             continue
         for model in names:
-            rows = []
+            precision, rows = _PRECISION[target], []
+            if precision not in models.precisions(model):
+                precision = "float32"
             for share in _SHARES:
                 chips = 4 if platform == "tpu" else 1
                 rows.append(
@@ -149,7 +151,7 @@ def compile_all(
                         pythons[platform],
                         target,
                         model,
-                        _PRECISION[target],
+                        precision,
                         share * chips,
                     )
                 )

@@ -39,11 +39,11 @@ def bidirectional() -> Any:
 
 
 def remat_steps() -> Any:
-    """The setting of models that can do with less memory in more time."""
+    """The setting of models whose backward pass may compute steps again."""
     return setting(
         0,
-        "time steps that are computed a second time in the backward pass, from one "
-        "state that is kept; 0 to keep what all need",
+        "gradient checkpointing: time steps between saved states, recomputed in the "
+        "backward pass; 0, or as many as the sequence has, saves every step",
         low=0,
         high=1_000_000,
     )
@@ -114,7 +114,7 @@ class Recurrent(nn.Module):
       dropout: share of each layer's output that is dropped in training.
       sequence: 'rows' (of 28 x 28 images: 28 steps of 28 pixels), 'columns' (likewise),
         'pixels' (784 steps of one) or 'permuted' (the pixels in `permutation`).
-      remat_steps: after how many time steps training keeps the state, and nothing else.
+      remat_steps: time steps between saved states, see `ops/recurrent.py`.
     """
 
     num_classes: int

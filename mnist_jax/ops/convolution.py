@@ -46,7 +46,8 @@ def conv_pool(images: Array, kernel: Array, dtype: jnp.dtype = jnp.float32) -> A
     Args:
       images: float32 [H, W, C, B].
       kernel: float32 [h, w, C, F].
-      dtype: of the operands, see `precision.py`; of Winograd's always float32.
+      dtype: of the operands, see `precision.py`; always float32 of Winograd's and, on
+        GPUs, of one channel.
 
     Returns:
       float32 [R, S, F, B].
@@ -116,7 +117,7 @@ def convolve(images: Array, kernel: Array, dtype: jnp.dtype = jnp.float32) -> Ar
 
 
 def relu(x: Array) -> Array:
-    """`jax.nn.relu`, of maps that are large: see `plain_convolution.relu`."""
+    """`jax.nn.relu`; on GPUs its backward pass reads a saved mask, not x."""
     kept = plain_convolution.relu
     return jax.lax.platform_dependent(x, cuda=kept, default=jax.nn.relu)
 

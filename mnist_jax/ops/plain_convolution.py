@@ -39,11 +39,11 @@ def _by_xla(stride, images, kernel):
 _convolve = jax.custom_vjp(_by_xla, nondiff_argnums=(0,))
 
 
-def _forward(stride, images, kernel):
+def _convolve_forward(stride, images, kernel):
     return _by_xla(stride, images, kernel), (images, kernel)
 
 
-def _backward(stride, residuals, grads):
+def _convolve_backward(stride, residuals, grads):
     images, kernel = residuals
     _, pull_back = jax.vjp(lambda k: _by_xla(stride, images, k), kernel)
     [kernel_grad] = pull_back(grads)
@@ -53,7 +53,7 @@ def _backward(stride, residuals, grads):
     return *pull_back(grads), kernel_grad
 
 
-_convolve.defvjp(_forward, _backward)
+_convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
 @jax.custom_vjp
@@ -79,8 +79,8 @@ def conv_pool(images: Array, kernel: Array) -> Array:
     """See `convolution.conv_pool`, of one channel and in float32.
 
     One kernel adds up the products of a window, keeps the maximum and its place, and
-    writes no maps. The gradient of the kernel is nine sums, of the gradients times the
-    pixel that the winner saw.
+    writes no maps. The gradient of the kernel is a sum for each of its places, of the
+    gradients times the pixel that the winner saw.
     """
     return _conv_pool_forward(images, kernel)[0]
 
@@ -95,7 +95,7 @@ def _conv_pool_forward(images, kernel):
         for i in range(h)
         for j in range(w)
     )
-    windows = maps.reshape(-1, rows, 2, columns, 2, features)
+    windows = maps.reshape(len(images), rows, 2, columns, 2, features)
     y, x = (jax.lax.broadcasted_iota(jnp.int8, windows.shape, i) for i in (2, 4))
 
     def larger(a, b):
@@ -125,7 +125,7 @@ def _conv_pool_backward(residuals, grads):
         top = jnp.where(which == 0, at[0], at[1])
         return jnp.where(which < 2, top, jnp.where(which == 2, at[2], at[3]))
 
-    # Nine sums in one kernel, then over images in another.
+    # All sums in one kernel, then over images in another.
     of_images = [(grads * seen(i, j)).sum((1, 2)) for i in range(h) for j in range(w)]
     kernel_grad = jnp.stack(of_images).sum(1).reshape(kernel.shape)
     at_maps = spread(*(x.transpose(1, 2, 3, 0) for x in (grads, which)))
@@ -133,7 +133,7 @@ def _conv_pool_backward(residuals, grads):
 
 
 def _images_grad(images, kernel, at_maps):
-    """What pictures of saliency need, and no training."""
+    """Of the images, [H, W, 1, B]; nothing but saliency maps reads it."""
     height, width = (at_maps.shape[i] + kernel.shape[i] - 1 for i in (0, 1))
 
     def convolve(images):  # [B, H, W, 1] -> [2R, 2S, F, B]

@@ -3,10 +3,10 @@
 Three functions, one for each cell of `cells.py`. `time_scan.py` runs them on CPU,
 `plain_time_scan.py` elsewhere; `jax.lax.platform_dependent` decides at lowering.
 
-All that the backward pass reads of a time step is kept, which grows with the number of
-steps. With `remat_steps` the carry alone is kept, once in so many steps, and the steps
-from there on are computed a second time in the backward pass (Chen et al., "Training
-Deep Nets with Sublinear Memory Cost", 2016).
+What the backward pass reads of each time step is saved. With `remat_steps` the inputs
+are, and the carry once in so many steps; what is between is recomputed, segment by
+segment, in the backward pass (Chen et al., "Training Deep Nets with Sublinear Memory
+Cost", 2016).
 """
 
 import functools
@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from mnist_jax.ops import plain_time_scan, time_scan
-from mnist_jax.ops.cells import GRU, LSTM, RNN, Weights
+from mnist_jax.ops.cells import GRU, LSTM, RNN, Cell, Weights
 
 __all__ = ["Weights", "gru", "lstm", "rnn"]
 
@@ -37,7 +37,7 @@ def rnn(
       weights: k = 1.
       last_only: whether to return only the last hidden state.
       dtype: of the matmuls' operands, see `precision.py`.
-      remat_steps: after how many steps the carry is kept, and no other; 0 to keep all.
+      remat_steps: time steps between saved carries; 0, or T and more, saves all steps.
 
     Returns:
       float32 [B, H] if `last_only`, else [T, B, H].
@@ -63,7 +63,7 @@ def lstm(
       weights: k = 4.
       last_only: whether to return only the last hidden state.
       dtype: of the matmuls' operands, see `precision.py`.
-      remat_steps: after how many steps the carry is kept, and no other; 0 to keep all.
+      remat_steps: time steps between saved carries; 0, or T and more, saves all steps.
 
     Returns:
       float32 [B, H] if `last_only`, else [T, B, H].
@@ -89,7 +89,7 @@ def gru(
       weights: k = 3, with hidden_bias.
       last_only: whether to return only the last hidden state.
       dtype: of the matmuls' operands, see `precision.py`.
-      remat_steps: after how many steps the carry is kept, and no other; 0 to keep all.
+      remat_steps: time steps between saved carries; 0, or T and more, saves all steps.
 
     Returns:
       float32 [B, H] if `last_only`, else [T, B, H].
@@ -97,34 +97,41 @@ def gru(
     return _recurrence(GRU, last_only, dtype, remat_steps, inputs, weights)
 
 
-def _recurrence(cell, last_only, dtype, remat_steps, inputs, weights):
-    def run(scan, inputs, weights):
+def _recurrence(
+    cell: Cell,
+    last_only: bool,
+    dtype: jnp.dtype,
+    remat_steps: int,
+    inputs: Array,
+    weights: Weights,
+) -> Array:
+    def run(form, inputs, weights):
         steps = remat_steps if 0 < remat_steps < len(inputs) else 0
         shape = len(weights.recurrent_kernel), inputs.shape[1]
         carry = (jnp.zeros(shape, inputs.dtype),) * cell.num_states
-        given = scan, cell, last_only, dtype, steps
+        given = form, cell, last_only, dtype, steps
         outputs, carry = _scan(*given, inputs, weights, carry)
         return carry[0].T if last_only else outputs
 
     on_cpu, elsewhere = (
-        functools.partial(run, scan) for scan in (time_scan, plain_time_scan)
+        functools.partial(run, form) for form in (time_scan, plain_time_scan)
     )
     return jax.lax.platform_dependent(inputs, weights, cpu=on_cpu, default=elsewhere)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3, 4))
-def _scan(scan, cell, last_only, dtype, remat_steps, inputs, weights, carry):
+def _scan(form, cell, last_only, dtype, remat_steps, inputs, weights, carry):
     given = cell, last_only, dtype, inputs, weights, carry
-    return scan.forward(*given, for_gradient=False)[0]
+    return form.forward(*given, for_gradient=False)[0]
 
 
-def _forward(scan, cell, last_only, dtype, remat_steps, inputs, weights, carry):
+def _forward(form, cell, last_only, dtype, remat_steps, inputs, weights, carry):
     if not remat_steps:
-        return scan.forward(cell, last_only, dtype, inputs, weights, carry)
+        return form.forward(cell, last_only, dtype, inputs, weights, carry)
 
     def chunk(carry, inputs):
         given = cell, last_only, dtype, inputs, weights, carry
-        (outputs, last), _ = scan.forward(*given, for_gradient=False)
+        (outputs, last), _ = form.forward(*given, for_gradient=False)
         return last, (outputs, carry)
 
     first, chunks = _in_chunks(inputs, remat_steps)
@@ -139,16 +146,16 @@ def _forward(scan, cell, last_only, dtype, remat_steps, inputs, weights, carry):
     return (outputs, carry), (inputs, weights, kept, carries)
 
 
-def _backward(scan, cell, last_only, dtype, remat_steps, saved, grads):
+def _backward(form, cell, last_only, dtype, remat_steps, saved, grads):
     if not remat_steps:
-        return scan.backward(cell, dtype, saved, grads)
+        return form.backward(cell, dtype, saved, grads)
     inputs, weights, kept, carries = saved
 
     def chunk(loop, xs):
         carry_grad, sums = loop
         inputs, carry, at_outputs = xs
-        _, saved = scan.forward(cell, last_only, dtype, inputs, weights, carry)
-        at_inputs, weight_grads, carry_grad = scan.backward(
+        _, saved = form.forward(cell, last_only, dtype, inputs, weights, carry)
+        at_inputs, weight_grads, carry_grad = form.backward(
             cell, dtype, saved, (at_outputs, carry_grad)
         )
         return (carry_grad, jax.tree.map(jnp.add, sums, weight_grads)), at_inputs
