@@ -119,8 +119,8 @@ def test_what_cannot_be_compiled_is_refused(tmp_path, run_study, arguments, expe
 
 # Of a step of 1,024 images in float32: kernels and MB of temporaries.
 _BOUNDS = {
-    ("h100:8", "cnn"): (90, 40),
-    ("h100:1", "cnn"): (70, 75),
+    ("h100:8", "cnn"): (90, 12),
+    ("h100:1", "cnn"): (70, 60),
     ("h100:1", "gru"): (260, 190),
     ("v5e:2x2", "mlp"): (300, 5),
     ("v5e:2x2", "gru"): (800, 5),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mnist_jax.ops import plain_convolution
-from mnist_jax.ops.convolution import conv_mean, conv_pool, convolve
+from mnist_jax.ops.convolution import conv_mean, conv_pool, conv_pool_relu, convolve
 from mnist_jax.ops.pooling import max_pool
 
 # (images, kernel): one channel, several, odd sizes whose last row no window covers,
@@ -177,6 +177,26 @@ def test_what_accelerators_get_equals_xla(on_accelerators, op, reference, kernel
     for a, b in zip(
         grads(images, kernel), value_and_grads(reference, images, kernel), strict=True
     ):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max())
+
+
+def test_what_is_computed_again_on_gpus_has_the_same_gradients(on_accelerators):
+    images, kernel, bias = draw((8, 8, 1, 3), 0), draw((3, 3, 1, 5), 1), draw((5,), 2)
+
+    def plain(images, kernel, bias):
+        return jax.nn.relu(reference_max(images, kernel) + bias[:, None])
+
+    def grads(op):
+        def loss(*arrays):
+            return (op(*arrays) ** 2).sum()
+
+        return jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(images, kernel, bias)
+
+    text = str(jax.make_jaxpr(jax.grad(lambda *x: conv_pool_relu(*x).sum()))(
+        images, kernel, bias
+    ))  # fmt: skip
+    assert "remat" in text or "checkpoint" in text
+    for a, b in zip(grads(conv_pool_relu), grads(plain), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max())
 
 

@@ -9,7 +9,13 @@ import jax.numpy as jnp
 
 from mnist_jax.models.layers import BatchNorm, Dense, drop, dropout, flatten
 from mnist_jax.models.registry import register
-from mnist_jax.ops.convolution import conv_mean, conv_pool, convolve, relu
+from mnist_jax.ops.convolution import (
+    conv_mean,
+    conv_pool,
+    conv_pool_relu,
+    convolve,
+    relu,
+)
 from mnist_jax.settings import setting
 
 Array = jax.Array
@@ -29,11 +35,11 @@ class ConvPool(nn.Module):
     def __call__(self, images: Array, is_training: bool = False) -> Array:
         shape = (3, 3, images.shape[2], self.features)
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape)
-        x = conv_pool(images, kernel, self.dtype)
         if self.batch_norm:
+            x = conv_pool(images, kernel, self.dtype)
             return relu(BatchNorm()(x, is_training))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return relu(x + bias[:, None])
+        return conv_pool_relu(images, kernel, bias, self.dtype)
 
 
 class ConvMean(nn.Module):

@@ -26,6 +26,7 @@ from mnist_jax.ops import one_channel, plain_convolution, winograd
 from mnist_jax.ops.platform import fusion_barrier
 from mnist_jax.ops.pooling import max_of_four, max_pool
 from mnist_jax.ops.precision import (
+    is_mixed,
     load,
     matmul,
     matmul_transposed,
@@ -85,6 +86,32 @@ def conv_pool(images: Array, kernel: Array, dtype: jnp.dtype = jnp.float32) -> A
         tpu=on_accelerators,
         default=elsewhere,
     )
+
+
+def conv_pool_relu(
+    images: Array, kernel: Array, bias: Array, dtype: jnp.dtype = jnp.float32
+) -> Array:
+    """`relu(conv_pool(images, kernel) + bias)`.
+
+    In float32 on GPUs images of one channel, whose convolution is one short kernel,
+    keep nothing for the backward pass, which computes it again. With bfloat16 that
+    saves nothing.
+
+    Args:
+      images, kernel, dtype: as of `conv_pool`.
+      bias: float32 [F].
+
+    Returns:
+      float32 [R, S, F, B].
+    """
+
+    def run(images, kernel, bias):
+        return relu(conv_pool(images, kernel, dtype) + bias[:, None])
+
+    if len(images[0, 0]) > 1 or is_mixed(dtype):
+        return run(images, kernel, bias)
+    again = jax.checkpoint(run)
+    return jax.lax.platform_dependent(images, kernel, bias, cuda=again, default=run)
 
 
 def conv_mean(images: Array, kernel: Array, dtype: jnp.dtype = jnp.float32) -> Array:
