@@ -1,8 +1,8 @@
 """The cells of the recurrences: one time step and its gradient.
 
-Arrays are [H, B], H units of B images. A cell takes the sums at its gates, [k, H, B]:
-x W + h U + b, but of a last gate with `own_input` the two parts, h U + c and then
-x W + b. Its forward step also computes the factors by which the gradient will reach
+Arrays are [H, B], H units of B images. A cell takes the sums at its gates, [k, H, B] or
+one by one: x W + h U + b, but of a last gate with `own_input` the two parts, h U + c and
+then x W + b. Its forward step also computes the factors by which the gradient will reach
 each of the sums, so that its backward step only multiplies.
 """
 
@@ -85,9 +85,9 @@ def _lstm_backward(carry, kept):
 
 def _gru_forward(carry, sums):
     (h,) = carry
-    r, z = _sigmoid(sums[:2])
-    candidate = sums[2]
-    n = jnp.tanh(sums[3] + r * candidate)
+    r, z, candidate, own = sums
+    r, z = _sigmoid(r), _sigmoid(z)
+    n = jnp.tanh(own + r * candidate)
     at_n = (1 - z) * (1 - n * n)
     at_gates = (at_n * candidate * r * (1 - r), (h - n) * z * (1 - z), at_n * r, at_n)
     return ((1 - z) * n + z * h,), at_gates, (z,)

@@ -94,12 +94,12 @@ def forward(
             sums = matmul(kernel, load(_read(rows, t))[:, 0])
             return sums.reshape(-1, num_units, batch_size)
         hidden = (kernel @ h).reshape(-1, num_units, batch_size)
-        projected = _read(stack, t)[:, :, 0]
         if not cell.own_input:
-            return projected + hidden
-        candidate = hidden[-1:] + weights.hidden_bias[:, None]
-        alike = projected[:-1] + hidden[:-1]
-        return jnp.concatenate([alike, candidate, projected[-1:]])
+            return _read(stack, t)[:, :, 0] + hidden
+        projected = [_read_gate(stack, gate, t) for gate in range(len(stack))]
+        candidate = hidden[-1] + weights.hidden_bias[:, None]
+        alike = [x + y for x, y in zip(projected[:-1], hidden[:-1], strict=True)]
+        return (*alike, candidate, projected[-1])
 
     def step(loop, t):
         carry, rows, stack, own = loop
@@ -186,6 +186,17 @@ def backward(
 def _read(stack: Array, t: Array) -> Array:
     """[.., 1, B], time step `t` of a stack [.., T, B]."""
     return jax.lax.dynamic_slice_in_dim(stack, t, 1, axis=-2)
+
+
+def _read_gate(stack: Array, gate: int, t: Array) -> Array:
+    """[H, B], time step `t` of one gate of a stack [n, H, T, B].
+
+    One gate at a time: XLA does not vectorize, on CPU, a fusion that takes several
+    slices of one `dynamic_slice`.
+    """
+    _, num_units, _, batch_size = stack.shape
+    sizes = 1, num_units, 1, batch_size
+    return jax.lax.dynamic_slice(stack, (gate, 0, t, 0), sizes)[0, :, 0]
 
 
 def _write(stack: Array, t: Array, blocks: Array, first: int = 0) -> Array:
