@@ -23,7 +23,9 @@ MODELS: dict[str, dict[str, Any]] = {
 # The same for all models.
 AUGMENTS: dict[str, dict[str, Any]] = {
     "none": dict(augment="none"),
-    "affine": dict(augment="affine", affine_shift=1.0, affine_strength=0.7),
+    "affine": dict(
+        augment="affine", affine_shift=1.0, affine_strength=0.7, nearest_fraction=0.0
+    ),
 }
 SEQUENCES = ("pixels", "permuted")
 

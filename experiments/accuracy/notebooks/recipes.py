@@ -47,6 +47,8 @@ _PLAIN = dict(
     schedule="constant",
     clip_norm=0.0,
     augment="none",
+    affine_shift=2.0,
+    nearest_fraction=0.0,
     batch_size=128,
     epochs=10,
 )

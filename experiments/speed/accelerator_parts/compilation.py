@@ -63,7 +63,10 @@ def measure(name: str, model: str, precision: str, batch_size: int) -> dict[str,
     """A row of the study, see `compile_for_accelerators`."""
     jax.config.update(*devices_lib.EXACT_MATMULS)
     devices, target = devices_of(name), targets.find(name)
-    config = make_config(model, "mnist", batch_size=batch_size, precision=precision)
+    # One augmentation for all, so that the models alone differ.
+    config = make_config(
+        model, "mnist", batch_size=batch_size, precision=precision, augment="shift"
+    )
     lowered, work = lower(config, devices)
     began = time.perf_counter()
     compiled = lowered.compile()

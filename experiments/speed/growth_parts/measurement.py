@@ -33,7 +33,7 @@ def measure(
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (batch_size * 4, 28, 28, 1), np.uint8)
     labels = (np.arange(len(images)) % 10).astype(np.int32)
-    config = make_config(model, "mnist", batch_size=batch_size)
+    config = make_config(model, "mnist", batch_size=batch_size, augment="shift")
     trainer = runs.make_trainer(config, images, labels, devices)
     trainer.compile()
     per_epoch = trainer.num_steps
