@@ -78,9 +78,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         batch_norm=False,
         dropout=0.0,
     ),
-    "rnn": dict(
-        _NONLINEAR_RECURRENT, epochs=40, learning_rate=2e-3, affine_shift=0.5
-    ),
+    "rnn": dict(_NONLINEAR_RECURRENT, epochs=40, learning_rate=2e-3, affine_shift=0.5),
     "lstm": dict(_NONLINEAR_RECURRENT),
     "gru": dict(_NONLINEAR_RECURRENT),
     "lru": dict(_LINEAR_RECURRENT),
@@ -130,7 +128,6 @@ _BEST_RECURRENT = dict(
     _BEST,
     epochs=60,
     learning_rate=4e-3,
-    precision="bfloat16",
     units=256,
     dropout=0.1,
 )
@@ -167,7 +164,7 @@ BEST_PRESETS: dict[str, dict[str, Any]] = {
     "rnn": dict(_BEST_RECURRENT, epochs=100, learning_rate=1e-3, affine_shift=0.5),
     "lstm": dict(_BEST_RECURRENT),
     "gru": dict(_BEST_RECURRENT),
-    "fourway": dict(_BEST_RECURRENT, precision="float32", units=128),
+    "fourway": dict(_BEST_RECURRENT, units=128),
     "renet": dict(_BEST_RECURRENT, epochs=30, units=48),
     "tiny": dict(
         _BEST,
