@@ -9,7 +9,7 @@ from typing import Any
 _ELASTIC = dict(
     augment="elastic", affine_shift=1.0, elastic_pixels=0.8, nearest_fraction=0.5
 )
-# As Config has them, for what stands on top of the presets of 60,000 images.
+# What these change beside `augment`, as Config has it, for presets on top of others.
 _NOT_ELASTIC = dict(affine_shift=2.0, elastic_pixels=1.0, nearest_fraction=0.0)
 _DIRECTIONAL = dict(
     batch_size=128,
@@ -33,7 +33,8 @@ _LINEAR_RECURRENT = dict(
 )
 
 # Each to end within three minutes on two CPU cores; chosen on the validation part, but
-# for those by linear recurrences and in four directions, which are as those like them.
+# for those by linear recurrences and in four directions, which have what gru had before
+# its images were bent.
 PRESETS: dict[str, dict[str, Any]] = {
     "linear": dict(epochs=12, batch_size=128, learning_rate=2e-3, schedule="cosine"),
     "mlp": dict(

@@ -17,7 +17,7 @@ sweep.md, sweep.png with the accuracy against each setting, and report.html, und
 
 Result: a search of mlp on MNIST, 32 trials of learning rate, dropout, label smoothing
 and batch size, takes four minutes on two cores; its best trial validates at 98.88%
-after nine epochs.
+after nine epochs (of shifted images, which the preset of mlp had then).
 """
 
 import shlex

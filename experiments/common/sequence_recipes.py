@@ -23,10 +23,11 @@ MODELS: dict[str, dict[str, Any]] = {
 # By which these train 1.3 times as fast on the pixels: docs/sequences.md.
 _REMAT_STEPS = {"gru": 28, "lstm": 28}
 # The same for all models.
+_NOT_ELASTIC = dict(elastic_pixels=1.0, nearest_fraction=0.0)
 AUGMENTS: dict[str, dict[str, Any]] = {
-    "none": dict(augment="none"),
+    "none": dict(_NOT_ELASTIC, augment="none", affine_shift=2.0),
     "affine": dict(
-        augment="affine", affine_shift=1.0, affine_strength=0.7, nearest_fraction=0.0
+        _NOT_ELASTIC, augment="affine", affine_shift=1.0, affine_strength=0.7
     ),
 }
 SEQUENCES = ("pixels", "permuted")

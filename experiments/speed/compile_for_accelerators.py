@@ -3,10 +3,10 @@
     python -m experiments.speed.compile_for_accelerators --tpu_python=path/to/python
         --cuda_python=path/to/python
 
-Compiles the training program of each model's preset for machines that are not there:
-slices of TPUs, of one host and of four, and one and eight H100s. Each flag names the
-Python of an environment that has this package and a compiler; without the flag its
-targets are left out:
+Compiles the training program of each model's preset, with --augment=shift where it
+augments, for machines that are not there: slices of TPUs, of one host and of four, and
+one and eight H100s. Each flag names the Python of an environment that has this package
+and a compiler; without the flag its targets are left out:
 
     python -m venv tpu && tpu/bin/pip install -e '.[tpu]'
     python -m venv cuda && cuda/bin/pip install -e . 'jax[cuda12]'

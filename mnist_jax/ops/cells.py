@@ -1,8 +1,8 @@
 """The cells of the recurrences: one time step and its gradient.
 
-Arrays are [H, B], H units of B images. A cell takes the sums at its gates, [k, H, B]
-or one by one: x W + h U + b, but of a last gate with `own_input` the two parts,
-h U + c and then x W + b. Its forward step also computes the factors by which the
+Arrays are [H, B], H units of B images. A cell takes the sums at its gates, [k, H, B],
+the GRU also one by one: x W + h U + b, but of a last gate with `own_input` the two
+parts, h U + c and then x W + b. Its forward step also computes the factors by which the
 gradient will reach each of the sums, so that its backward step only multiplies.
 """
 

@@ -48,6 +48,7 @@ _PLAIN = dict(
     clip_norm=0.0,
     augment="none",
     affine_shift=2.0,
+    elastic_pixels=1.0,
     nearest_fraction=0.0,
     batch_size=128,
     epochs=10,

@@ -59,13 +59,18 @@ def lower(config: Config, devices: list[jax.Device]) -> tuple[Any, flops.Work]:
     return chunk.lower(*shapes), work
 
 
+def step_settings(model: str) -> dict[str, str]:
+    """What steps are measured with: one augmentation, where the preset has any."""
+    return {} if make_config(model, "mnist").augment == "none" else {"augment": "shift"}
+
+
 def measure(name: str, model: str, precision: str, batch_size: int) -> dict[str, Any]:
     """A row of the study, see `compile_for_accelerators`."""
     jax.config.update(*devices_lib.EXACT_MATMULS)
     devices, target = devices_of(name), targets.find(name)
-    # One augmentation for all, so that the models alone differ.
+    own = step_settings(model)
     config = make_config(
-        model, "mnist", batch_size=batch_size, precision=precision, augment="shift"
+        model, "mnist", batch_size=batch_size, precision=precision, **own
     )
     lowered, work = lower(config, devices)
     began = time.perf_counter()
