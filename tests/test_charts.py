@@ -133,6 +133,13 @@ def test_curves_show_the_mean_over_seeds_and_a_band(drawn):
     assert len(loss.collections) == 1  # one seed has no band
 
 
+def test_curves_reach_to_the_last_epoch_of_the_longest_run(drawn):
+    scores = {"train_loss": 0.5, "validation_loss": 0.6, "validation_accuracy": 0.9}
+    charts.curves({"mlp": [[scores] * 30], "gru": [[scores] * 12]}, "t")
+    for axis in drawn[0].axes:
+        assert axis.get_xlim()[1] >= 30
+
+
 def test_bars_show_each_value_and_the_limits(drawn):
     series = {"mnist_jax": [2000, 90], "PyTorch": [1000, 30]}
     charts.bars(series, ["mlp", "cnn"], "images per second", "t", ("limit", [9e3, 95]))

@@ -111,6 +111,7 @@ def curves(runs: Mapping[str, Sequence[Epochs]], title: str) -> bytes:
     figure = style.new_figure(14, 4.6, title)
     keys = ("train_loss", "validation_loss", "validation_accuracy")
     labels = ("train loss", "validation loss", "validation error, %")
+    longest = max(len(run) for seeds in runs.values() for run in seeds)
     for axis, key, label in zip(figure.subplots(1, 3), keys, labels, strict=True):
         for i, (name, seeds) in enumerate(runs.items()):
             values = np.array([[epoch[key] for epoch in run] for run in seeds], float)
@@ -123,7 +124,7 @@ def curves(runs: Mapping[str, Sequence[Epochs]], title: str) -> bytes:
                 band = values.min(0), values.max(0)
                 axis.fill_between(number, *band, color=look["color"], alpha=0.2, lw=0)
         axis.set(xlabel="epoch", ylabel=label, yscale="log")
-        style.epoch_axis(axis, 1, number[-1])
+        style.epoch_axis(axis, 1, longest)
         style.plain_log_ticks(axis.yaxis)
         style.clean(axis)
     style.legend_below(figure, axis.get_legend_handles_labels()[0])
