@@ -10,7 +10,7 @@ _ELASTIC = dict(
     augment="elastic", affine_shift=1.0, elastic_pixels=0.8, nearest_fraction=0.5
 )
 # What these change beside `augment`, as Config has it, for presets on top of others.
-_NOT_ELASTIC = dict(affine_shift=2.0, elastic_pixels=1.0, nearest_fraction=0.0)
+NOT_ELASTIC = dict(affine_shift=2.0, elastic_pixels=1.0, nearest_fraction=0.0)
 _DIRECTIONAL = dict(
     batch_size=128,
     learning_rate=4e-3,
@@ -101,7 +101,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 # steps, so there is none for small data sets.
 FAST_PRESETS: dict[str, dict[str, Any]] = {
     "cnn": dict(
-        _NOT_ELASTIC,
+        NOT_ELASTIC,
         epochs=2,
         batch_size=64,
         learning_rate=1.2e-2,
@@ -114,19 +114,17 @@ FAST_PRESETS: dict[str, dict[str, Any]] = {
 # For the most accurate of each model within an hour on two CPU cores, on all 60,000
 # images. docs/frontier.md says what of it cross-validation has selected.
 _BEST = dict(
+    _ELASTIC,
     optimizer="adamw",
     weight_decay=0.02,
     clip_norm=1.0,
     schedule="warmup_cosine",
-    augment="elastic",
-    affine_shift=1.0,
-    elastic_pixels=0.8,
-    nearest_fraction=0.0,
     ema_decay=0.999,
     validation_fraction=0.0,
 )
 _BEST_RECURRENT = dict(
     _BEST,
+    nearest_fraction=0.0,
     epochs=60,
     learning_rate=4e-3,
     units=256,
@@ -142,7 +140,6 @@ BEST_PRESETS: dict[str, dict[str, Any]] = {
         affine_shift=0.5,
         hidden_sizes=(1500, 1000, 500),
         dropout=0.1,
-        nearest_fraction=0.5,
     ),
     "cnn": dict(
         _BEST,
@@ -152,16 +149,16 @@ BEST_PRESETS: dict[str, dict[str, Any]] = {
         blocks=1,
         batch_norm=True,
         dropout=0.5,
-        nearest_fraction=0.5,
     ),
     "lenet5": dict(
         _BEST,
         epochs=150,
         learning_rate=3e-3,
         affine_shift=0.5,
-        nearest_fraction=0.5,
     ),
-    "resnet": dict(_BEST, epochs=50, learning_rate=4e-3, batch_norm=True),
+    "resnet": dict(
+        _BEST, epochs=50, learning_rate=4e-3, batch_norm=True, nearest_fraction=0.0
+    ),
     "rnn": dict(_BEST_RECURRENT, epochs=100, learning_rate=1e-3, affine_shift=0.5),
     "lstm": dict(_BEST_RECURRENT),
     "gru": dict(_BEST_RECURRENT),
@@ -173,7 +170,6 @@ BEST_PRESETS: dict[str, dict[str, Any]] = {
         learning_rate=2e-2,
         weight_decay=0.0,
         elastic_pixels=0.4,
-        nearest_fraction=0.5,
     ),
 }
 
@@ -182,7 +178,7 @@ LARGE_DATA_PRESETS = {"fast": FAST_PRESETS, "best": BEST_PRESETS}
 # The embedded digits have 1,400 training images, MNIST has 60,000: an epoch is a
 # fortieth of the steps. So a run needs more epochs, smaller batches and stronger
 # augmentation. One's own images, which are few as a rule, get the same.
-_DIGITS = dict(_NOT_ELASTIC, batch_size=32, augment="affine")
+_DIGITS = dict(NOT_ELASTIC, batch_size=32, augment="affine")
 _DIGITS_RECURRENT = dict(_DIGITS, epochs=100, learning_rate=2e-3)
 DIGITS_PRESETS: dict[str, dict[str, Any]] = {
     "linear": dict(epochs=100, batch_size=32, learning_rate=5e-3),

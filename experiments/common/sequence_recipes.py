@@ -7,6 +7,7 @@ import jax
 
 from mnist_jax import train_step, training_setup
 from mnist_jax.config import Config, make_config
+from mnist_jax.presets import NOT_ELASTIC
 
 NUM_PARAMS = 70_000  # at most
 
@@ -23,12 +24,10 @@ MODELS: dict[str, dict[str, Any]] = {
 # By which these train 1.3 times as fast on the pixels: docs/sequences.md.
 _REMAT_STEPS = {"gru": 28, "lstm": 28}
 # The same for all models.
-_NOT_ELASTIC = dict(elastic_pixels=1.0, nearest_fraction=0.0)
 AUGMENTS: dict[str, dict[str, Any]] = {
-    "none": dict(_NOT_ELASTIC, augment="none", affine_shift=2.0),
-    "affine": dict(
-        _NOT_ELASTIC, augment="affine", affine_shift=1.0, affine_strength=0.7
-    ),
+    "none": dict(NOT_ELASTIC, augment="none"),
+    "affine": NOT_ELASTIC
+    | dict(augment="affine", affine_shift=1.0, affine_strength=0.7),
 }
 SEQUENCES = ("pixels", "permuted")
 

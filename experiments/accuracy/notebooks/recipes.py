@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from mnist_jax.config import Config, make_config
+from mnist_jax.presets import NOT_ELASTIC
 
 
 class Recipe(NamedTuple):
@@ -42,14 +43,12 @@ class Notebook(NamedTuple):
 
 
 _PLAIN = dict(
+    NOT_ELASTIC,
     optimizer="adam",
     learning_rate=1e-3,
     schedule="constant",
     clip_norm=0.0,
     augment="none",
-    affine_shift=2.0,
-    elastic_pixels=1.0,
-    nearest_fraction=0.0,
     batch_size=128,
     epochs=10,
 )

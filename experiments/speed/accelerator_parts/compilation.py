@@ -17,7 +17,7 @@ from jax.experimental import topologies
 
 from experiments.speed.accelerator_parts import hlo, runs, targets
 from mnist_jax import flops, train_step, training_setup
-from mnist_jax.config import Config, make_config
+from mnist_jax.config import Config
 from mnist_jax.parallel import devices as devices_lib
 from mnist_jax.parallel import programs
 
@@ -59,19 +59,11 @@ def lower(config: Config, devices: list[jax.Device]) -> tuple[Any, flops.Work]:
     return chunk.lower(*shapes), work
 
 
-def step_settings(model: str) -> dict[str, str]:
-    """What steps are measured with: one augmentation, where the preset has any."""
-    return {} if make_config(model, "mnist").augment == "none" else {"augment": "shift"}
-
-
 def measure(name: str, model: str, precision: str, batch_size: int) -> dict[str, Any]:
     """A row of the study, see `compile_for_accelerators`."""
     jax.config.update(*devices_lib.EXACT_MATMULS)
     devices, target = devices_of(name), targets.find(name)
-    own = step_settings(model)
-    config = make_config(
-        model, "mnist", batch_size=batch_size, precision=precision, **own
-    )
+    config = runs.step_config(model, batch_size=batch_size, precision=precision)
     lowered, work = lower(config, devices)
     began = time.perf_counter()
     compiled = lowered.compile()

@@ -1,5 +1,6 @@
 """Runs on chosen devices, of images that are at hand: no data set, no folder."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -9,8 +10,17 @@ import numpy as np
 import optax
 
 from mnist_jax import batching, flops, optim, train_step, training_setup
-from mnist_jax.config import Config
+from mnist_jax.config import Config, make_config
 from mnist_jax.trainer import Trainer
+
+
+def step_config(model: str, **settings: Any) -> Config:
+    """That of the steps which studies measure: the preset's for MNIST, with one
+    augmentation where it has any, so that the models alone differ."""
+    config = make_config(model, "mnist", **settings)
+    if config.augment == "none":
+        return config
+    return dataclasses.replace(config, augment="shift")
 
 
 class Parts(NamedTuple):

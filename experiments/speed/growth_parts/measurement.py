@@ -18,8 +18,6 @@ import jax
 import numpy as np
 
 from experiments.speed.accelerator_parts import runs
-from experiments.speed.accelerator_parts.compilation import step_settings
-from mnist_jax.config import make_config
 from mnist_jax.parallel import devices as devices_lib
 from mnist_jax.parallel import placement, programs
 
@@ -34,7 +32,7 @@ def measure(
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (batch_size * 4, 28, 28, 1), np.uint8)
     labels = (np.arange(len(images)) % 10).astype(np.int32)
-    config = make_config(model, "mnist", batch_size=batch_size, **step_settings(model))
+    config = runs.step_config(model, batch_size=batch_size)
     trainer = runs.make_trainer(config, images, labels, devices)
     trainer.compile()
     per_epoch = trainer.num_steps
