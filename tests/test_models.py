@@ -1,51 +1,24 @@
 import dataclasses
-import itertools
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_models import IMAGES, SHAPE, K, apply, as_flax_dense, count, init
 
 from mnist_jax import augment, optim, train_step
 from mnist_jax.config import ConfigError, make_config
 from mnist_jax.models import MODELS, make_model, precisions
 from mnist_jax.models.convolutional import CNN, LeNet5, ResNet
-from mnist_jax.models.layers import Dense, drop
-from mnist_jax.models.recurrent import (
-    GRU,
-    LSTM,
-    RNN,
-    RecurrentLayer,
-    as_sequence,
-    permutation,
-)
+from mnist_jax.models.layers import Dense
 from mnist_jax.training_setup import build_model
 
-SHAPE, K = (28, 28, 1), 10
-IMAGES = np.random.default_rng(0).uniform(size=(4, 28, 28, 1)).astype(np.float32)
 KEYS = jax.random.split(jax.random.key(7), 4)
-
-
-def init(model):
-    # Compiled as a whole: one by one its operations take seconds.
-    options = {"xla_backend_optimization_level": 0}
-    init = jax.jit(model.init, compiler_options=options)
-    return init(jax.random.key(0), IMAGES)["params"]
 
 
 def of_preset(name):
     return build_model(make_config(name, "mnist"), SHAPE, K)
-
-
-def apply(model, params, *inputs):
-    """Compiled as a whole, too."""
-    options = {"xla_backend_optimization_level": 0}
-    return jax.jit(model.apply, compiler_options=options)({"params": params}, *inputs)
-
-
-def count(params):
-    return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 @pytest.mark.parametrize(
@@ -90,10 +63,6 @@ def test_logits_have_shape_and_are_repeatable(name):
     again = apply(model, init(model), IMAGES)
     np.testing.assert_array_equal(logits, again)
     assert np.unique(np.asarray(logits)[:, 0]).size == 4, "images are told apart"
-
-
-def as_flax_dense(params):
-    return {**params, "kernel": params["kernel"].T}
 
 
 def test_dense_is_that_of_flax_from_the_first_values_on():
@@ -172,133 +141,6 @@ def test_resnet_equals_flax_convolutions_and_starts_as_the_identity():
     expected = nn.Dense(10).apply({"params": dense}, x.mean((1, 2)))
     got = apply(ResNet(K), params, IMAGES)
     np.testing.assert_allclose(got, expected, atol=1e-4)
-
-
-def test_gru_equals_flax_rnn_over_rows():
-    model = GRU(K, units=16)
-    params = init(model)
-    own = params["RecurrentLayer_0"]
-    cut = lambda x, k: x[..., k * 16 : (k + 1) * 16]  # noqa: E731
-    cell = {}
-    for k, gate in enumerate("rzn"):
-        cell["i" + gate] = {
-            "kernel": cut(own["input_kernel"], k),
-            "bias": cut(own["bias"], k),
-        }
-        cell["h" + gate] = {"kernel": cut(own["recurrent_kernel"], k)}
-    cell["hn"]["bias"] = own["hidden_bias"]
-    rnn = nn.RNN(nn.GRUCell(features=16), return_carry=True)
-    carry, _ = rnn.apply({"params": {"cell": cell}}, IMAGES[..., 0])
-    dense = as_flax_dense(params["Dense_0"])
-    expected = nn.Dense(10).apply({"params": dense}, carry)
-    got = apply(model, params, IMAGES)
-    np.testing.assert_allclose(got, expected, atol=1e-5)
-
-
-@pytest.mark.parametrize("name", ["rnn", "lstm", "gru"])
-def test_columns_read_the_transposed_image(name):
-    rows = make_model(name, K, units=8, sequence="rows")
-    columns = make_model(name, K, units=8, sequence="columns")
-    variables = {"params": init(rows)}
-    np.testing.assert_allclose(
-        columns.apply(variables, IMAGES.transpose(0, 2, 1, 3)),
-        rows.apply(variables, IMAGES),
-        atol=1e-6,
-    )
-
-
-def test_pixels_are_read_row_by_row_as_784_steps():
-    sequence = as_sequence(IMAGES, "pixels")
-    assert sequence.shape == (784, 4, 1)
-    np.testing.assert_array_equal(sequence[28 * 3 + 5, :, 0], IMAGES[:, 3, 5, 0])
-    model = RNN(K, units=8, sequence="pixels")
-    assert apply(model, init(model), IMAGES).shape == (4, 10)
-
-
-def test_permuted_is_one_order_of_the_pixels():
-    steps = np.asarray(as_sequence(IMAGES, "permuted"))
-    plain = np.asarray(as_sequence(IMAGES, "pixels"))
-    np.testing.assert_array_equal(steps, plain[permutation(784)])
-    np.testing.assert_array_equal(np.sort(permutation(784)), np.arange(784))
-    # So docs/usage.md says: it is not to change.
-    assert permutation(784)[:5].tolist() == [693, 85, 647, 392, 765]
-
-
-def test_reverse_layer_equals_forward_layer_on_reversed_sequence():
-    sequence = np.random.default_rng(0).normal(size=(6, 3, 2)).astype(np.float32)
-    for last_only in (True, False):
-        make = lambda reverse: RecurrentLayer("lstm", 5, last_only, reverse)  # noqa: B023, E731
-        variables = make(False).init(jax.random.key(0), sequence)
-        forward = make(False).apply(variables, sequence[::-1])
-        if not last_only:
-            forward = forward[::-1]
-        backward = make(True).apply(variables, sequence)
-        np.testing.assert_allclose(backward, forward, atol=1e-6)
-
-
-def test_layers_and_directions_change_the_parameters_as_expected():
-    model = GRU(K, units=8, layers=2, bidirectional=True)
-    gru = lambda inputs: 3 * 8 * (inputs + 8) + 3 * 8 + 8  # noqa: E731
-    params = init(model)
-    assert count(params) == 2 * gru(28) + 2 * gru(16) + 16 * 10 + 10
-    assert apply(model, params, IMAGES).shape == (4, 10)
-
-
-def test_forget_gate_starts_at_one():
-    bias = init(LSTM(K, units=8))["RecurrentLayer_0"]["bias"]
-    np.testing.assert_array_equal(bias, [0] * 8 + [1] * 8 + [0] * 16)
-
-
-def test_recurrent_kernels_are_orthogonal_gate_by_gate():
-    kernel = init(LSTM(K, units=8))["RecurrentLayer_0"]["recurrent_kernel"]
-    for block in np.split(np.asarray(kernel), 4, axis=1):
-        np.testing.assert_allclose(block @ block.T, np.eye(8), atol=1e-5)
-
-
-# Compiled as a whole, too.
-compiled_drop = jax.jit(drop, static_argnames=("rate", "layer", "axis"))
-
-
-def test_dropout_drops_the_share_and_keeps_the_mean():
-    x = jnp.ones((4, 50_000))
-    dropped = np.asarray(compiled_drop(x, 0.3, KEYS, 0))
-    assert set(np.unique(dropped)) == {np.float32(0), np.float32(1 / 0.7)}
-    # Five standard deviations of a binomial share over 200,000 draws: 0.005.
-    assert abs((dropped == 0).mean() - 0.3) < 0.005
-    np.testing.assert_array_equal(compiled_drop(x, 0.3, None, 0), x)
-    np.testing.assert_array_equal(compiled_drop(x, 0.0, KEYS, 0), x)
-
-
-def test_dropout_of_an_image_depends_on_its_own_key_alone():
-    x = jnp.ones((4, 100))
-    whole = compiled_drop(x, 0.5, KEYS, 1)
-    np.testing.assert_array_equal(whole[2:], compiled_drop(x[2:], 0.5, KEYS[2:], 1))
-    assert not np.array_equal(whole, compiled_drop(x, 0.5, KEYS, 2)), "layers differ"
-    # Time-major: the images are on axis 1.
-    sequence = compiled_drop(jnp.ones((3, 4, 100)), 0.5, KEYS, 1, axis=1)
-    part = compiled_drop(jnp.ones((3, 2, 100)), 0.5, KEYS[:2], 1, axis=1)
-    np.testing.assert_array_equal(sequence[:, :2], part)
-
-
-def test_what_dropout_drops_shows_no_pattern():
-    """Nothing but chance between images, units, steps and layers."""
-    positions = jnp.arange(256)
-    steps = [
-        train_step.image_keys(np.uint32(0), np.int32(i), positions) for i in (0, 1)
-    ]
-    ones = jnp.ones((256, 2048))
-    masks = [compiled_drop(ones, 0.5, k, layer) for k in steps for layer in (0, 1)]
-    signs = np.where(np.array(masks) == 0, -1.0, 1.0)
-    # Six standard deviations of a mean of so many independent signs.
-    for axis in (1, 2):
-        limit = 6 / np.sqrt(signs.shape[axis])
-        assert np.abs(signs.mean(axis)).max() <= limit
-    for lag in (1, 2, 3, 32, 128):
-        for axis in (1, 2):
-            products = signs * np.roll(signs, lag, axis)
-            assert abs(products.mean()) < 6 / np.sqrt(signs.size)
-    for a, b in itertools.combinations(signs, 2):
-        assert abs((a * b).mean()) < 6 / np.sqrt(a.size)
 
 
 @pytest.mark.parametrize("name", quick("mlp", "gru"))
