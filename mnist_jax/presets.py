@@ -5,7 +5,7 @@ A model without an entry has the defaults of `config.Config` and its own.
 
 from typing import Any
 
-# Weak deformations, and half of the images sharp: docs/frontier.md compares others.
+# Weak deformations, and half of the images sharp: docs/selection.md compares others.
 _ELASTIC = dict(
     augment="elastic", affine_shift=1.0, elastic_pixels=0.8, nearest_fraction=0.5
 )
@@ -112,7 +112,7 @@ FAST_PRESETS: dict[str, dict[str, Any]] = {
 }
 
 # For the most accurate of each model within an hour on two CPU cores, on all 60,000
-# images. docs/frontier.md says what of it cross-validation has selected.
+# images. docs/selection.md says what of it cross-validation has chosen.
 _BEST = dict(
     _ELASTIC,
     optimizer="adamw",
