@@ -6,7 +6,7 @@ A model without an entry has the defaults of `config.Config` and its own.
 from typing import Any
 
 # Weak deformations, and half of the images sharp: docs/selection.md compares others.
-_ELASTIC = dict(
+ELASTIC = dict(
     augment="elastic", affine_shift=1.0, elastic_pixels=0.8, nearest_fraction=0.5
 )
 # What these change beside `augment`, as Config has it, for presets on top of others.
@@ -27,7 +27,7 @@ _RECURRENT = dict(
     bidirectional=False,
     sequence="rows",
 )
-_NONLINEAR_RECURRENT = dict(_RECURRENT, **_ELASTIC, remat_steps=0)
+_NONLINEAR_RECURRENT = dict(_RECURRENT, **ELASTIC, remat_steps=0)
 _LINEAR_RECURRENT = dict(
     _RECURRENT, epochs=10, units=64, layers=2, pool=1, readout="mean"
 )
@@ -38,7 +38,7 @@ _LINEAR_RECURRENT = dict(
 PRESETS: dict[str, dict[str, Any]] = {
     "linear": dict(epochs=12, batch_size=128, learning_rate=2e-3, schedule="cosine"),
     "mlp": dict(
-        _ELASTIC,
+        ELASTIC,
         epochs=30,
         batch_size=64,
         learning_rate=1e-3,
@@ -49,7 +49,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         dropout=0.1,
     ),
     "cnn": dict(
-        _ELASTIC,
+        ELASTIC,
         epochs=12,
         batch_size=128,
         learning_rate=8e-3,
@@ -60,7 +60,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         dropout=0.25,
     ),
     "lenet5": dict(
-        _ELASTIC,
+        ELASTIC,
         epochs=24,
         batch_size=128,
         learning_rate=2e-3,
@@ -114,7 +114,7 @@ FAST_PRESETS: dict[str, dict[str, Any]] = {
 # For the most accurate of each model within an hour on two CPU cores, on all 60,000
 # images. docs/selection.md says what of it cross-validation has chosen.
 _BEST = dict(
-    _ELASTIC,
+    ELASTIC,
     optimizer="adamw",
     weight_decay=0.02,
     clip_norm=1.0,

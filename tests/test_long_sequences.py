@@ -22,22 +22,22 @@ def test_models_have_about_as_many_parameters(model):
     units = recipes.matched_units(model)
     found = [recipes.count_params(model, n) for n in (units, units + 1)]
     assert 0.9 * recipes.NUM_PARAMS < found[0] <= recipes.NUM_PARAMS < found[1]
-    config = recipes.make(model, "mnist", "permuted", "affine", seed=3)
+    config = recipes.make(model, "mnist", "permuted", "elastic", seed=3)
     assert (config.units, config.sequence, config.seed) == (units, "permuted", 3)
 
 
 @pytest.mark.slow
 def test_the_study(tmp_path, run_study):
     arguments = ("--dataset=digits", "--epochs=1", "--models=mingru", "--seeds=0")
-    arguments += ("--sequences=permuted", "--augments=none,affine")
+    arguments += ("--sequences=permuted", "--augments=none,elastic")
     output, errors = run_study("accuracy.long_sequences", *arguments, cwd=tmp_path)
     folder = tmp_path / "runs" / "long_sequences"
     content = json.loads((folder / "long_sequences.json").read_text())
-    assert [row["augment"] for row in content["rows"]] == ["none", "affine"]
+    assert [row["augment"] for row in content["rows"]] == ["none", "elastic"]
     assert "test accuracy" in output and "run 2 of 2" in errors
     figures = {path.name for path in (folder / "figures").iterdir()}
     kinds = ("by_epoch", "by_minute", "gradient", "masked")
-    augments = ("none", "affine")
+    augments = ("none", "elastic")
     assert figures == {f"{kind}-permuted-{x}.png" for kind in kinds for x in augments}
     again, errors = run_study("accuracy.long_sequences", *arguments, cwd=tmp_path)
     assert again == output and errors == ""

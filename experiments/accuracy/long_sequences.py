@@ -188,7 +188,7 @@ def define_flags() -> None:
     flags.DEFINE_list(
         "augments",
         list(recipes.AUGMENTS),
-        "none, affine: what to train with, with commas",
+        "none, elastic: what to train with, with commas",
     )
     flags.DEFINE_integer("epochs", 20, "of each run")
     cli.define_settings(("dataset",), dataset="mnist")

@@ -7,7 +7,7 @@ import jax
 
 from mnist_jax import train_step, training_setup
 from mnist_jax.config import Config, make_config
-from mnist_jax.presets import NOT_ELASTIC
+from mnist_jax.presets import ELASTIC, NOT_ELASTIC
 
 NUM_PARAMS = 70_000  # at most
 
@@ -26,8 +26,7 @@ _REMAT_STEPS = {"gru": 28, "lstm": 28}
 # The same for all models.
 AUGMENTS: dict[str, dict[str, Any]] = {
     "none": dict(NOT_ELASTIC, augment="none"),
-    "affine": NOT_ELASTIC
-    | dict(augment="affine", affine_shift=1.0, affine_strength=0.7),
+    "elastic": ELASTIC,
 }
 SEQUENCES = ("pixels", "permuted")
 
