@@ -34,7 +34,7 @@ _LINEAR_RECURRENT = dict(
 
 # Each to end within three minutes on two CPU cores; chosen on the validation part, but
 # for those by linear recurrences and in four directions, which have what gru had before
-# its images were bent.
+# elastic deformation.
 PRESETS: dict[str, dict[str, Any]] = {
     "linear": dict(epochs=12, batch_size=128, learning_rate=2e-3, schedule="cosine"),
     "mlp": dict(
@@ -111,7 +111,7 @@ FAST_PRESETS: dict[str, dict[str, Any]] = {
     ),
 }
 
-# For the most accurate of each model within an hour on two CPU cores, on all 60,000
+# For the most accurate of each model within an hour on one CPU core, on all 60,000
 # images. docs/selection.md says what of it cross-validation has chosen.
 _BEST = dict(
     ELASTIC,

@@ -38,7 +38,7 @@ RISING = "expected rising whole numbers from 1 to 5"
             "--models=cnn: expected some of lru, mingru",
         ),
         ("long_sequences", "--sequences=rows", "expected some of pixels, permuted"),
-        ("long_sequences", "--dataset=folder", "give a data set of 28 x 28 pixels"),
+        ("long_sequences", "--dataset=folder", "give a known one, of mnist, fashion"),
         ("long_sequences", "--epochs=0", "--epochs=0: expected a whole number"),
         ("select_recipe", "--folds=5,2", f"error: --folds=5,2: {RISING}"),
         ("select_recipe", "--folds=6", f"error: --folds=6: {RISING}"),
@@ -53,3 +53,18 @@ def test_wrong_input_is_told_in_one_line(name, argument, expected, tmp_path, run
     _, errors = run_study(f"accuracy.{name}", argument, cwd=tmp_path, code=1)
     assert expected in errors and errors.startswith("error: "), errors
     assert len(errors.splitlines()) == 1 and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "name, flags",
+    [
+        ("accuracy.presets", ("--seeds", "--workdir", "--data_dir", "--models")),
+        ("speed.precision", ("--rounds", "--torch_python", "--dataset")),
+        ("speed.compile_for_accelerators", ("--tpu_python",)),
+        ("speed.profile_steps", ("--models", "--dataset")),
+    ],
+)
+def test_help_shows_the_flags_that_studies_share(name, flags, tmp_path, run_study):
+    output, _ = run_study(name, "--help", cwd=tmp_path, code=1)
+    for flag in flags:
+        assert f"{flag}:" in output or f"{flag[:2]}[no]{flag[2:]}:" in output, flag

@@ -10,6 +10,8 @@ from mnist_jax import cli
 from mnist_jax.config import SETTINGS, ConfigError, absolute_folder
 from mnist_jax.storage import workdir as workdir_lib
 
+flags.disclaim_key_flags()  # `--help` shows them as the study's own
+
 
 def define_seeds(*default: int) -> None:
     """--seeds."""

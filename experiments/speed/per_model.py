@@ -13,6 +13,8 @@ from experiments.common.report import write_all
 from experiments.common.table import Table
 from mnist_jax import cli, data, models
 
+flags.disclaim_key_flags()  # `--help` shows them as the study's own
+
 Row = dict[str, Any]
 
 

@@ -9,8 +9,8 @@ from experiments.common.runs import Run
 
 # Name -> models whose runs are averaged, all seeds of each, with the same weight.
 OVER_FAMILIES = {
-    "convolutional": ("cnn", "lenet5", "resnet"),
-    "recurrent": ("lstm", "gru", "fourway", "renet"),
+    "convolutional": ("cnn", "lenet5"),
+    "recurrent": ("lstm", "gru", "fourway"),
     "cnn, mlp, gru and four directions": ("cnn", "mlp", "gru", "fourway"),
     "all families": None,
 }

@@ -9,6 +9,8 @@ from experiments.speed.accelerator_parts import targets
 from experiments.speed.frameworks.processes import find_interpreter
 from mnist_jax.errors import UserError
 
+flags.disclaim_key_flags()  # `--help` shows them as the study's own
+
 _MODULE = "experiments.speed.accelerator_parts.compilation"
 
 

@@ -16,6 +16,8 @@ from experiments.common.machine import ROOT
 from experiments.speed.frameworks.registry import FRAMEWORKS, INTERPRETERS, MATMUL
 from mnist_jax.errors import UserError
 
+flags.disclaim_key_flags()  # `--help` shows them as the study's own
+
 
 class BenchmarkError(UserError):
     """The benchmark cannot go on."""
