@@ -69,6 +69,9 @@ def test_the_frontier_of_some_families(tmp_path, run_study):
         assert row["views_accuracy"] == pytest.approx(np.mean(row["views_accuracies"]))
     assert rows["linear"]["macs"] == 7840
     assert rows["linear"]["training_macs"] == 3 * 7840 * rows["linear"]["epochs"] * 1260
+    mlp, taught, cnn = (rows[name] for name in ("mlp", "mlp-distilled", "cnn"))
+    of_teacher = cnn["macs"] * mlp["epochs"] * 1260
+    assert taught["training_macs"] == mlp["training_macs"] + of_teacher
     groups = {row["ensemble"]: row for row in content["ensembles"]}
     assert groups["all families"]["num_members"] == 8
     own = [records.read_predictions(folder / f"mlp-{seed}") for seed in (0, 1)]

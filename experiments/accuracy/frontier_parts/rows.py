@@ -9,7 +9,16 @@ import numpy as np
 
 from experiments.accuracy.frontier_parts.families import Family
 from experiments.common import runs
-from mnist_jax import data, evaluation, flops, predict, train_step, training_setup
+from mnist_jax import (
+    data,
+    evaluation,
+    flops,
+    predict,
+    teacher,
+    train_step,
+    training_setup,
+)
+from mnist_jax.config import Config
 from mnist_jax.storage import records
 
 NUM_VIEWS = 9
@@ -42,12 +51,9 @@ def summarize(
 ) -> dict[str, Any]:
     """The row of one family's runs, which differ by seed alone."""
     row, config = runs.summarize(own) | {"model": family.key}, own[0].config
-    shape = dataset.train_images.shape[1:]
-    # In bfloat16 a recurrence pads its inputs, which is no part of the model.
-    wide = dataclasses.replace(config, precision="float32")
-    model = training_setup.build_model(wide, shape, len(dataset.class_names))
-    params = train_step.init_params_shapes(model, shape)
-    macs = flops.of_model(model, params, shape).macs
+    macs = _count_macs(config, dataset)
+    # Teachers see each image, too, but learn nothing.
+    teachers = sum(_count_macs(x.config, dataset) for x in teacher.load(config))
     predicted = [predict_views(x, dataset.test_images).argmax(-1) for x in own]
     views = [float((classes == dataset.test_labels).mean()) for classes in predicted]
     of_mnist = dataset.name == "mnist"
@@ -56,7 +62,7 @@ def summarize(
         **row,
         "family": family.name,
         "macs": macs,
-        "training_macs": macs * images * (1 + _BACKWARD),
+        "training_macs": images * (macs * (1 + _BACKWARD) + teachers),
         "minutes": row["train_seconds"] / 60,
         "num_seeds": len(own),
         "standard_error": 100 * row["std"] / math.sqrt(len(own)),
@@ -68,3 +74,13 @@ def summarize(
         "precision": config.precision,
         "teacher": config.teacher,
     }
+
+
+def _count_macs(config: Config, dataset: data.Dataset) -> int:
+    """Multiply-accumulates of the model for one image, forward."""
+    shape = dataset.train_images.shape[1:]
+    # In bfloat16 a recurrence pads its inputs, which is no part of the model.
+    wide = dataclasses.replace(config, precision="float32")
+    model = training_setup.build_model(wide, shape, len(dataset.class_names))
+    params = train_step.init_params_shapes(model, shape)
+    return flops.of_model(model, params, shape).macs
