@@ -81,7 +81,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "rnn": dict(_NONLINEAR_RECURRENT, epochs=40, learning_rate=2e-3, affine_shift=0.5),
     "lstm": dict(_NONLINEAR_RECURRENT),
     "gru": dict(_NONLINEAR_RECURRENT),
-    "lru": dict(_LINEAR_RECURRENT),
+    "lru": dict(_LINEAR_RECURRENT, min_decay=0.5),
     "mingru": dict(_LINEAR_RECURRENT),
     "minlstm": dict(_LINEAR_RECURRENT),
     "fourway": dict(_DIRECTIONAL, epochs=8, units=96),

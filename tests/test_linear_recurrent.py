@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mnist_jax.config import make_config
 from mnist_jax.models import make_model
 from mnist_jax.models.linear_cells import LRU, MinGRU, MinLSTM
 from mnist_jax.settings import ConfigError
@@ -160,15 +161,27 @@ def test_a_unit_is_dropped_at_all_steps_or_at_none():
     assert not np.allclose(steps[0], apply(model, params, images))
 
 
-def test_the_first_states_have_the_variance_of_white_inputs():
+@pytest.mark.parametrize("min_decay", [0.5, 0.9])
+def test_the_first_states_have_the_variance_of_white_inputs(min_decay):
     inputs = np.random.default_rng(1).normal(size=(64, 2_000, 1)).astype("f")
-    params = jax.jit(LRU().init)(jax.random.key(0), inputs)["params"]
+    cell = LRU(min_decay)
+    params = jax.jit(cell.init)(jax.random.key(0), inputs)["params"]
     radius = np.exp(-np.exp(params["nu"]))
-    assert 0.5 <= radius.min() < 0.6 and 0.95 < radius.max() <= 0.999
+    assert min_decay <= radius.min() < min_decay + 0.1 and 0.95 < radius.max() <= 0.999
     params["from_states"] = jnp.concatenate([jnp.eye(64), jnp.zeros((64, 64))], 1)
     params["skip"] = jnp.zeros(64)
-    states = apply(LRU(), params, inputs)[:, 500:]
+    states = apply(cell, params, inputs)[:, 500:]
     assert 0.4 < states.var() < 0.6  # the real parts have half of it
+
+
+def test_the_ring_of_the_lru_is_a_setting():
+    with pytest.raises(ConfigError, match="--min_decay=1.0: .* below 0.999"):
+        make_config("lru", "mnist", min_decay=1.0)
+    with pytest.raises(ConfigError, match="--min_decay is not a setting of .*mingru"):
+        make_config("mingru", "mnist", min_decay=0.9)
+    model = make_model("lru", 10, units=64, min_decay=0.9)
+    cell = init(model)["LRU_0"]  # with noise of 0.1
+    assert np.exp(-np.exp(cell["nu"])).min() > 0.85
 
 
 @pytest.mark.parametrize("cell", [MinGRU(), MinLSTM()])

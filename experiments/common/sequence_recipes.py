@@ -14,7 +14,7 @@ NUM_PARAMS = 70_000  # at most
 _LINEAR = dict(layers=3, pool=4, readout="mean", learning_rate=4e-3)
 _GATED = dict(layers=1, learning_rate=2e-3)
 MODELS: dict[str, dict[str, Any]] = {
-    "lru": _LINEAR,
+    "lru": dict(_LINEAR, min_decay=0.9),
     "mingru": _LINEAR,
     "minlstm": _LINEAR,
     "gru": _GATED,

@@ -17,7 +17,7 @@ from mnist_jax.ops.linear_recurrence import linear_recurrence
 
 Array = jax.Array
 
-_RING = (0.5, 0.999)  # smallest and largest absolute value of the LRU's first decays
+MAX_DECAY = 0.999  # largest absolute value of the LRU's first decays
 
 
 class DenseFirst(nn.Module):
@@ -40,18 +40,25 @@ class LRU(nn.Module):
 
     h_t = a h_{t-1} + g (B x_t), y_t = Re(C h_t) + d x_t, where a = exp(-exp(nu) +
     i exp(theta)) starts uniformly on a ring, and g such that the states of white noise
-    start with a variance of one. Unlike in the paper the ring begins at 0.5, phases are
-    in the upper half plane, as the real part is the same in the lower, and C starts
-    such that outputs have the variance of the inputs.
+    start with a variance of one. Unlike in the paper phases are in the upper half
+    plane, as the real part is the same in the lower, and C starts such that outputs
+    have the variance of the inputs.
+
+    Attributes:
+      min_decay: where the ring begins, in [0, MAX_DECAY), where it ends.
+      reverse: whether the sequence is read from its end.
+      dtype: of the matmuls' operands.
     """
 
+    min_decay: float = 0.5
     reverse: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         units = len(x)
-        radius = jnp.exp(-jnp.exp(self.param("nu", _log_rates, (units,))))
+        log_rates = _log_rates(self.min_decay)
+        radius = jnp.exp(-jnp.exp(self.param("nu", log_rates, (units,))))
         angle = jnp.exp(self.param("theta", _log_angles, (units,)))
         log_gain = self.param("log_gain", lambda _: 0.5 * jnp.log1p(-(radius**2)))
         # Of B, C and the states the real parts come first, and then the imaginary ones.
@@ -125,11 +132,14 @@ def _long_memory(num_steps: int, signs: tuple[int, ...]) -> Callable[..., Array]
     return init
 
 
-def _log_rates(key, shape, dtype=jnp.float32):
+def _log_rates(min_decay: float) -> Callable[..., Array]:
     """log(-log |a|) of a uniform on the ring."""
-    smallest, largest = _RING
-    squared = jax.random.uniform(key, shape, dtype, smallest**2, largest**2)
-    return jnp.log(-0.5 * jnp.log(squared))
+
+    def init(key, shape, dtype=jnp.float32):
+        squared = jax.random.uniform(key, shape, dtype, min_decay**2, MAX_DECAY**2)
+        return jnp.log(-0.5 * jnp.log(squared))
+
+    return init
 
 
 def _log_angles(key, shape, dtype=jnp.float32):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mnist_jax.models.layers import Dense, drop, dropout
-from mnist_jax.models.linear_cells import LRU, DenseFirst, MinGRU, MinLSTM
+from mnist_jax.models.linear_cells import LRU, MAX_DECAY, DenseFirst, MinGRU, MinLSTM
 from mnist_jax.models.recurrent import (
     MOST_UNITS,
     as_sequence,
@@ -20,8 +20,6 @@ from mnist_jax.settings import ConfigError, setting
 
 Array = jax.Array
 
-_CELLS = {"lru": LRU, "mingru": MinGRU, "minlstm": MinLSTM}
-
 
 class LinearRecurrent(nn.Module):
     """An image read as a sequence by blocks of norm, recurrence, gated mixing.
@@ -32,7 +30,6 @@ class LinearRecurrent(nn.Module):
     "It's Raw!", 2022), so that later blocks cost less and see further.
 
     Attributes:
-      cell: 'lru', 'mingru' or 'minlstm'.
       dtype: of the matmuls' operands.
       units: size of the first block's state.
       layers: blocks.
@@ -45,7 +42,6 @@ class LinearRecurrent(nn.Module):
     """
 
     num_classes: int
-    cell: str
     dtype: jnp.dtype = jnp.float32
     units: int = units(64)
     layers: int = layers(2)
@@ -83,7 +79,7 @@ class LinearRecurrent(nn.Module):
                 self._check_width(2 * len(x))
                 x = DenseFirst(2 * len(x), self.dtype)(_mean_of(x, self.pool))
             normed = _norm()(x)
-            cells = [_CELLS[self.cell](way, self.dtype)(normed) for way in directions]
+            cells = [self.make_cell(way)(normed) for way in directions]
             mixed = DenseFirst(2 * len(x), self.dtype)(jnp.concatenate(cells))
             value, gate = jnp.split(mixed, 2)
             # One mask for all steps (Gal and Ghahramani, "A Theoretically Grounded
@@ -99,6 +95,10 @@ class LinearRecurrent(nn.Module):
             read = read if every_step else read[:, -1:]
         logits = Dense(self.num_classes, self.dtype)(read.transpose(1, 2, 0))
         return logits if every_step else logits[0]
+
+    def make_cell(self, reverse: bool) -> nn.Module:
+        """The recurrence of a block, [H, T, B] -> [H, T, B], from either end."""
+        raise NotImplementedError
 
     def _check_width(self, width: int) -> None:
         if width < 2:
@@ -132,14 +132,24 @@ def _mean_of(x: Array, steps: int) -> Array:
 
 @register("lru")
 class LRUModel(LinearRecurrent):
-    cell: str = "lru"
+    """See `linear_cells.LRU`, also for its ring of first decays."""
+
+    min_decay: float = setting(
+        0.5, "inner radius of the ring on which the decays per time step start",
+        low=0, below=MAX_DECAY,
+    )  # fmt: skip
+
+    def make_cell(self, reverse: bool) -> nn.Module:
+        return LRU(self.min_decay, reverse, self.dtype)
 
 
 @register("mingru")
 class MinGRUModel(LinearRecurrent):
-    cell: str = "mingru"
+    def make_cell(self, reverse: bool) -> nn.Module:
+        return MinGRU(reverse, self.dtype)
 
 
 @register("minlstm")
 class MinLSTMModel(LinearRecurrent):
-    cell: str = "minlstm"
+    def make_cell(self, reverse: bool) -> nn.Module:
+        return MinLSTM(reverse, self.dtype)
