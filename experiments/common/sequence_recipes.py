@@ -21,9 +21,6 @@ MODELS: dict[str, dict[str, Any]] = {
     "lstm": _GATED,
     "rnn": dict(_GATED, learning_rate=5e-4),
 }
-# Neighbours in a random order are no neighbours in the image, so that a mean over time
-# loses more than the last state: docs/selection.md.
-_ON_PERMUTED = {name: {"readout": "last"} for name in ("lru", "mingru", "minlstm")}
 # By which these train 1.3 times as fast on the pixels: docs/sequences.md.
 _REMAT_STEPS = {"gru": 28, "lstm": 28}
 # The same for all models.
@@ -49,8 +46,10 @@ def make(
     own = dict(MODELS[model])
     if model in _REMAT_STEPS:
         own["remat_steps"] = _REMAT_STEPS[model]
-    if sequence == "permuted":
-        own |= _ON_PERMUTED.get(model, {})
+    if sequence == "permuted" and "readout" in own:
+        # Neighbours in a random order are no neighbours in the image, so that a mean
+        # over time loses more than the last state: docs/selection.md.
+        own["readout"] = "last"
     return make_config(
         model,
         dataset,
