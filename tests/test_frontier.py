@@ -93,6 +93,7 @@ def test_the_frontier_of_one_family_is_not_trained_twice(tmp_path, run_study):
     assert again == output and "epoch" not in errors
 
 
+@pytest.mark.slow
 def test_the_whole_frontier_on_digits(tmp_path, run_study):
     arguments = ("--dataset=digits", "--preset=quick", "--seeds=0")
     run_study("accuracy.frontier", *arguments, cwd=tmp_path)

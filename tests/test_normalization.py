@@ -161,6 +161,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(whole, tmp_path):
     assert_same_run(tmp_path, whole)
 
 
+@pytest.mark.slow
 def test_devices_and_members_agree():
     """For a few steps: differences in the order of summation grow with each."""
     configs = [make(seed=seed) for seed in (0, 1)]
