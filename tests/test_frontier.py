@@ -103,10 +103,30 @@ def test_the_whole_frontier_on_digits(tmp_path, run_study):
     assert len(content["rows"]) == len(families.FAMILIES)
 
 
+def run_with(workdir, probabilities):
+    predictions = records.Predictions(np.float32(probabilities), *[np.zeros(1)] * 5)
+    return runs.Run(None, workdir, {}, [], predictions)
+
+
 def test_damaged_views_are_told(tmp_path):
-    workdir = tmp_path / "run"
-    workdir.mkdir()
-    (workdir / "views.npz").write_bytes(b"no views")
-    run = runs.Run(None, workdir, {}, [], None)
+    (tmp_path / "views.npz").write_bytes(b"no views")
+    run = run_with(tmp_path, [[0.5, 0.5]])
     with pytest.raises(records.RecordsError, match="views.npz is damaged.*delete the"):
         predict_views(run, np.zeros((1, 28, 28, 1), np.uint8))
+
+
+def test_arrays_are_kept_until_another_run_has_the_folder(tmp_path):
+    computed = []
+
+    def compute():
+        computed.append(None)
+        return {"count": np.array(len(computed))}
+
+    def kept(probabilities):
+        run = run_with(tmp_path, probabilities)
+        arrays = runs.kept_arrays(run, "kept.npz", compute)
+        assert arrays.keys() == {"count"}
+        return arrays["count"]
+
+    assert [kept([[0.5, 0.5]]), kept([[0.5, 0.5]])] == [1, 1]
+    assert [kept([[0.4, 0.6]]), kept([[0.4, 0.6]])] == [2, 2]

@@ -39,5 +39,9 @@ def test_the_study(tmp_path, run_study):
     kinds = ("by_epoch", "by_minute", "gradient", "masked")
     augments = ("none", "elastic")
     assert figures == {f"{kind}-permuted-{x}.png" for kind in kinds for x in augments}
+    kept = {path: path.stat().st_mtime_ns for path in folder.glob("*/remembering.npz")}
     again, errors = run_study("accuracy.long_sequences", *arguments, cwd=tmp_path)
     assert again == output and errors == ""
+    assert len(kept) == 2
+    for path, written in kept.items():
+        assert path.stat().st_mtime_ns == written

@@ -38,7 +38,6 @@ COLUMNS = (
     columns.LOWEST,
     columns.TRAINING,
 )
-_EXPLAINED = 256  # test images whose gradients are taken
 Group = tuple[str, str, str]  # model, sequence, augmentation
 
 
@@ -78,7 +77,6 @@ def draw(
     for sequence, augment in dict.fromkeys(group[1:] for group in all_runs):
         own = {g[0]: x for g, x in all_runs.items() if g[1:] == (sequence, augment)}
         order = remembering.reading_order(sequence, images[0].size)
-        folders = {name: [run.workdir for run in x] for name, x in own.items()}
         title = f"{dataset.name}, {sequence}, augmentation {augment}"
         place = f"{sequence}-{augment}"
         for unit in ("epoch", "minute"):
@@ -92,29 +90,27 @@ def draw(
                     yscale="log",
                 ),
             )
-        steps = np.arange(1, len(order) + 1)
-        norms = {
-            name: (steps, remembering.gradient_norms(x, images[:_EXPLAINED], order))
-            for name, x in folders.items()
+        used = {
+            name: [remembering.used_by(run, images, labels, order) for run in x]
+            for name, x in own.items()
         }
+        means = {
+            name: [np.mean(arrays, axis=0) for arrays in zip(*x, strict=True)]
+            for name, x in used.items()
+        }
+        steps = np.arange(1, len(order) + 1)
         found[f"gradient-{place}"] = (
             "Size of the gradient of the predicted class's log-probability at the "
             "pixel of each time step, a mean over runs and images.",
             charts.lines(
-                {name: (x, _smooth(y)) for name, (x, y) in norms.items()},
+                {name: (steps, _smooth(norms)) for name, (norms, _) in means.items()},
                 ("time step", "gradient"),
                 f"What is remembered: {title}",
                 yscale="log",
             ),
         )
         parts = np.arange(1, remembering.NUM_PARTS + 1)
-        without = {
-            name: (
-                parts,
-                100 * remembering.accuracies_without(x, images, labels, order),
-            )
-            for name, x in folders.items()
-        }
+        without = {name: (parts, 100 * x) for name, (_, x) in means.items()}
         found[f"masked-{place}"] = (
             "Accuracy where one eighth of the time steps is black.",
             charts.lines(

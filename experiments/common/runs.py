@@ -1,10 +1,11 @@
 """Many runs, one after the other, each in a folder of its own."""
 
 import contextlib
+import hashlib
 import statistics
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -128,6 +129,33 @@ def read(config: Config, folder: Path) -> Run:
     epochs = records.read_metrics(folder, result)
     predictions = records.read_predictions(folder, result)
     return Run(config, folder, result, epochs, predictions)
+
+
+def kept_arrays(
+    run: Run, name: str, compute: Callable[[], Mapping[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """Arrays by name that `compute` makes of a run, kept in its folder.
+
+    They are computed once, and again if another run has taken the folder, which the
+    predictions tell.
+
+    Args:
+      run: finished.
+      name: of the .npz file.
+      compute: slow.
+
+    Raises:
+      RecordsError: the file is damaged.
+    """
+    path = run.workdir / name
+    digest = hashlib.sha256(run.predictions.probabilities.tobytes()).hexdigest()
+    if path.exists():
+        kept = records.read_arrays(path, dict, "delete the file")
+        if kept.pop("predictions", None) == digest:
+            return kept
+    arrays = dict(compute())
+    records.write_arrays(path, arrays | {"predictions": np.array(digest)})
+    return arrays
 
 
 def mean_std(values: Sequence[float]) -> tuple[float, float]:

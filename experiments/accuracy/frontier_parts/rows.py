@@ -19,7 +19,6 @@ from mnist_jax import (
     training_setup,
 )
 from mnist_jax.config import Config
-from mnist_jax.storage import records
 
 NUM_VIEWS = 9
 _VIEWS = "views.npz"
@@ -36,14 +35,12 @@ def predict_views(run: runs.Run, images: np.ndarray) -> np.ndarray:
     Returns:
       float32 [N, K].
     """
-    path = run.workdir / _VIEWS
-    if not path.exists():
+
+    def compute():
         classifier = predict.load_classifier(run.workdir, eval_views=NUM_VIEWS)
-        probabilities = evaluation.softmax(classifier.classify(images))
-        records.write_arrays(path, {"probabilities": probabilities})
-    return records.read_arrays(
-        path, lambda arrays: arrays["probabilities"], "delete the file"
-    )
+        return {"probabilities": evaluation.softmax(classifier.classify(images))}
+
+    return runs.kept_arrays(run, _VIEWS, compute)["probabilities"]
 
 
 def summarize(

@@ -1,15 +1,17 @@
 """What of a long sequence a trained model uses."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 
+from experiments.common import runs
 from mnist_jax import explain, predict, stored_model
 from mnist_jax.models.recurrent import permutation
 
 NUM_PARTS = 8  # of the sequence, each of which is made black
+_NUM_EXPLAINED = 256  # test images whose gradients are taken
+_FILE = "remembering.npz"
 
 
 def reading_order(sequence: str, num_pixels: int) -> np.ndarray:
@@ -18,32 +20,55 @@ def reading_order(sequence: str, num_pixels: int) -> np.ndarray:
     return order[permutation(num_pixels)] if sequence == "permuted" else order
 
 
-def gradient_norms(
-    folders: Sequence[Path], images: np.ndarray, order: np.ndarray
-) -> np.ndarray:
+def used_by(
+    run: runs.Run, images: np.ndarray, labels: np.ndarray, order: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a run uses of the test images, kept in its folder.
+
+    Args:
+      run: finished.
+      images: uint8 [N, H, W, 1].
+      labels: int [N].
+      order: see `reading_order`.
+
+    Returns:
+      `gradient_norms` of the first `_NUM_EXPLAINED` images, float [T];
+      `accuracies_without`, float [parts].
+    """
+
+    def compute():
+        return {
+            "gradient_norms": gradient_norms(
+                run.workdir, images[:_NUM_EXPLAINED], order
+            ),
+            "accuracies": accuracies_without(run.workdir, images, labels, order),
+        }
+
+    kept = runs.kept_arrays(run, _FILE, compute)
+    return kept["gradient_norms"], kept["accuracies"]
+
+
+def gradient_norms(folder: Path, images: np.ndarray, order: np.ndarray) -> np.ndarray:
     """How much the pixel of each time step moves the prediction, float [T].
 
-    The mean over runs and images of the size of the gradient of the predicted class's
+    The mean over images of the size of the gradient of the predicted class's
     log-probability.
     """
-    of_runs = []
-    for folder in folders:
-        stored = stored_model.load(folder)
-        saliency_step = jax.jit(explain.make_saliency_step(stored.model))
-        of_runs.append(saliency_step(stored.params, images))
-    return np.mean(of_runs, axis=(0, 1)).ravel()[order]
+    stored = stored_model.load(folder)
+    saliency_step = jax.jit(explain.make_saliency_step(stored.model))
+    return np.mean(saliency_step(stored.params, images), axis=0).ravel()[order]
 
 
 def accuracies_without(
-    folders: Sequence[Path], images: np.ndarray, labels: np.ndarray, order: np.ndarray
+    folder: Path, images: np.ndarray, labels: np.ndarray, order: np.ndarray
 ) -> np.ndarray:
     """Accuracy where one of `NUM_PARTS` stretches of time steps is black, float
-    [parts], mean over runs."""
-    classifiers = [predict.load_classifier(folder) for folder in folders]
+    [parts]."""
+    classifier = predict.load_classifier(folder)
     found = []
     for steps in np.array_split(order, NUM_PARTS):
         masked = images.reshape(len(images), -1).copy()
         masked[:, steps] = 0
-        masked = masked.reshape(images.shape)
-        found.append([(x.classify(masked).argmax(-1) == labels) for x in classifiers])
-    return np.mean(found, axis=(1, 2))
+        logits = classifier.classify(masked.reshape(images.shape))
+        found.append((logits.argmax(-1) == labels).mean())
+    return np.array(found)
