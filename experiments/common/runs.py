@@ -1,7 +1,6 @@
 """Many runs, one after the other, each in a folder of its own."""
 
 import contextlib
-import hashlib
 import statistics
 import sys
 import time
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mnist_jax import digests
 from mnist_jax.config import Config
 from mnist_jax.divergence import TrainingError
 from mnist_jax.errors import first_line
@@ -142,13 +142,13 @@ def kept_arrays(
     Args:
       run: finished.
       name: of the .npz file.
-      compute: slow.
+      compute: slow; no array of its own is named 'predictions'.
 
     Raises:
       RecordsError: the file is damaged.
     """
     path = run.workdir / name
-    digest = hashlib.sha256(run.predictions.probabilities.tobytes()).hexdigest()
+    digest = digests.of_arrays(run.predictions.probabilities)
     if path.exists():
         kept = records.read_arrays(path, dict, "delete the file")
         if kept.pop("predictions", None) == digest:
