@@ -26,8 +26,8 @@ _RECURRENT = dict(
     layers=1,
     bidirectional=False,
     sequence="rows",
+    remat_steps=0,
 )
-_NONLINEAR_RECURRENT = dict(_RECURRENT, remat_steps=0)
 _LINEAR_RECURRENT = dict(
     _RECURRENT, epochs=10, units=64, layers=2, pool=1, readout="mean"
 )
@@ -78,9 +78,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         batch_norm=False,
         dropout=0.0,
     ),
-    "rnn": dict(_NONLINEAR_RECURRENT, epochs=40, learning_rate=2e-3, affine_shift=0.5),
-    "lstm": dict(_NONLINEAR_RECURRENT),
-    "gru": dict(_NONLINEAR_RECURRENT),
+    "rnn": dict(_RECURRENT, epochs=40, learning_rate=2e-3, affine_shift=0.5),
+    "lstm": dict(_RECURRENT),
+    "gru": dict(_RECURRENT),
     "lru": dict(_LINEAR_RECURRENT, min_decay=0.5),
     "mingru": dict(_LINEAR_RECURRENT),
     "minlstm": dict(_LINEAR_RECURRENT),

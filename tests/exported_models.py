@@ -21,6 +21,7 @@ MODELS = {
     "lru 2 both": {"units": 6, "layers": 2, "bidirectional": True},
     "mingru 2 pixels pooled": {
         "units": 4, "layers": 2, "sequence": "pixels", "pool": 4, "readout": "last",
+        "remat_steps": 100,
     },
     "minlstm": {"units": 6, "layers": 1},
     "rnn 2 pixels": {"units": 4, "layers": 2, "sequence": "pixels"},

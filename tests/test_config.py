@@ -158,6 +158,11 @@ def test_places_and_devices_do_not_make_another_run():
         "mlp", "mnist", data_dir="/x", raw_dir="/y", num_devices=3, checkpoint_every=9
     )
     assert made.differences(moved) == [] and made.identity() == moved.identity()
+    # As with devices, the same arithmetic in another order.
+    kept, computed_again = (
+        make_config("gru", "mnist", remat_steps=steps) for steps in (0, 7)
+    )
+    assert kept.identity() == computed_again.identity()
     assert made.differences(make_config("mlp", "mnist", seed=1)) == ["seed"]
 
 

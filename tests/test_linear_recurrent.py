@@ -124,6 +124,55 @@ def test_equals_a_loop(name, settings):
     np.testing.assert_allclose(apply(model, params, IMAGES), expected, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name == "mingru" else pytest.mark.slow)
+        for name in MODELS_HERE
+    ],
+)
+def test_reading_some_steps_at_a_time_changes_no_value_and_no_gradient(name):
+    """Nine steps, of which the first layer reads four, four and one."""
+    settings = dict(units=5, layers=2, pool=2, dropout=0.3)
+    whole = make_model(name, 10, **settings)
+    segmented = make_model(name, 10, remat_steps=4, **settings)
+    params = init(whole)
+    jax.tree.map(np.testing.assert_array_equal, init(segmented), params)
+    keys = jax.random.split(jax.random.key(3), 3)
+
+    def run(model):
+        def loss(params, images):
+            logits = model.apply({"params": params}, images, keys)
+            return (logits**2).sum(), logits
+
+        grad = jax.grad(loss, (0, 1), has_aux=True)
+        return jax.jit(grad, compiler_options=SIMPLE)(params, IMAGES)
+
+    expected, found = run(whole), run(segmented)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, expected
+    )
+    assert all(np.abs(x).max() > 1e-4 for x in jax.tree.leaves(expected))
+
+
+def test_reading_some_steps_at_a_time_takes_less_memory():
+    def temporaries(**settings):
+        model = make_model("lru", 10, units=4, layers=1, sequence="pixels", **settings)
+        images = np.zeros((64, 32, 32, 1), np.float32)
+        params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+        grad = jax.grad(lambda p: model.apply({"params": p}, images).sum())
+        compiled = jax.jit(grad, compiler_options=SIMPLE).lower(params).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert temporaries(remat_steps=32) < 0.5 * temporaries()
+
+
+def test_both_directions_are_read_at_once():
+    with pytest.raises(ConfigError, match="--remat_steps=7 --bidirectional: expected"):
+        model = make_model("lru", 10, units=4, bidirectional=True, remat_steps=7)
+        jax.eval_shape(model.init, jax.random.key(0), IMAGES)
+
+
 @pytest.mark.parametrize("readout", ["mean", "last"])
 def test_logits_after_every_step_are_those_of_what_was_read(readout):
     model = make_model("mingru", 10, units=5, layers=2, readout=readout)
@@ -164,13 +213,14 @@ def test_a_unit_is_dropped_at_all_steps_or_at_none():
 @pytest.mark.parametrize("min_decay", [0.5, 0.9])
 def test_the_first_states_have_the_variance_of_white_inputs(min_decay):
     inputs = np.random.default_rng(1).normal(size=(64, 2_000, 1)).astype("f")
-    cell = LRU(min_decay)
-    params = jax.jit(cell.init)(jax.random.key(0), inputs)["params"]
+    cell, state = LRU(min_decay), (np.zeros((64, 1, 1), "f"),) * 2
+    params = jax.jit(cell.init)(jax.random.key(0), state, inputs)["params"]
     radius = np.exp(-np.exp(params["nu"]))
     assert min_decay <= radius.min() < min_decay + 0.1 and 0.95 < radius.max() <= 0.999
     params["from_states"] = jnp.concatenate([jnp.eye(64), jnp.zeros((64, 64))], 1)
     params["skip"] = jnp.zeros(64)
-    states = apply(cell, params, inputs)[:, 500:]
+    _, states = cell.apply({"params": params}, state, inputs)
+    states = states[:, 500:]
     assert 0.4 < states.var() < 0.6  # the real parts have half of it
 
 
@@ -184,10 +234,10 @@ def test_the_ring_of_the_lru_is_a_setting():
     assert np.exp(-np.exp(cell["nu"])).min() > 0.85
 
 
-@pytest.mark.parametrize("cell", [MinGRU(), MinLSTM()])
+@pytest.mark.parametrize("cell", [MinGRU(200), MinLSTM(200)])
 def test_the_first_gates_keep_states_for_up_to_the_whole_sequence(cell):
-    inputs = np.zeros((500, 200, 1), np.float32)
-    params = jax.jit(cell.init)(jax.random.key(0), inputs)["params"]
+    state, inputs = (np.zeros((500, 1, 1), "f"),), np.zeros((500, 20, 1), "f")
+    params = jax.jit(cell.init)(jax.random.key(0), state, inputs)["params"]
     bias = params["DenseFirst_0"]["bias"]
     keep = sigmoid(bias[:500])
     steps = 1 / (1 - keep)

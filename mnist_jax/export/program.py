@@ -28,6 +28,7 @@ STAND_IN = 65_537  # above the sizes of settings, and below 2^31 with an image's
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 _CALLS = ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call")
+_CALLS += ("remat2", "checkpoint")  # the same, of two versions of JAX
 
 
 class Program(NamedTuple):
@@ -129,7 +130,9 @@ def _apply(equation: Any, operands: list[Any], resize: Callable) -> Sequence[Any
         return _evaluate(branch.jaxpr, branch.consts, operands, resize)
     if primitive.name in _CALLS:
         called = params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"]
-        return _evaluate(called.jaxpr, called.consts, operands, resize)
+        consts = getattr(called, "consts", ())  # that of remat is not closed
+        called = getattr(called, "jaxpr", called)
+        return _evaluate(called, consts, operands, resize)
     if primitive.name == "scan":
         return _scan(equation, operands, resize)
     if primitive.name in ("cond", "while"):

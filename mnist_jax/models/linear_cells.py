@@ -1,8 +1,9 @@
 """Recurrences whose steps are linear in the state, as layers.
 
-Each maps [H, T, B], features first and images last, of T time steps to the same shape.
-How long a state is kept does not depend on the state, so that all steps can be joined
-in parallel, see `ops/linear_recurrence.py`.
+Each maps (initial state, [H, T, B]), features first and images last, to the state after
+T time steps and its outputs, [H, T, B]. A state is `num_states` arrays [H, 1, B]. How
+long it is kept does not depend on the state, so that all steps can be joined in
+parallel, see `ops/linear_recurrence.py`.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 
 from mnist_jax.models.layers import lecun_rows
 from mnist_jax.ops.dense import dense_first
-from mnist_jax.ops.linear_recurrence import linear_recurrence
+from mnist_jax.ops.linear_recurrence import Number, linear_recurrence
 
 Array = jax.Array
 
@@ -53,9 +54,10 @@ class LRU(nn.Module):
     min_decay: float = 0.5
     reverse: bool = False
     dtype: jnp.dtype = jnp.float32
+    num_states = 2  # real and imaginary
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, initial: Number, x: Array) -> tuple[Number, Array]:
         units = len(x)
         log_rates = _log_rates(self.min_decay)
         radius = jnp.exp(-jnp.exp(self.param("nu", log_rates, (units,))))
@@ -69,27 +71,31 @@ class LRU(nn.Module):
         gains = jnp.tile(jnp.exp(log_gain), 2)[:, None]
         inputs = tuple(jnp.split(dense_first(x, gains * to_states, self.dtype), 2))
         decay = (radius * jnp.cos(angle), radius * jnp.sin(angle))
-        initial = (jnp.zeros_like(x[:, :1]),) * 2
         states = linear_recurrence(decay, inputs, initial, self.reverse)
         outputs = dense_first(jnp.concatenate(states), from_states, self.dtype)
-        return outputs + skip[:, None, None] * x
+        return _last(states, self.reverse), outputs + skip[:, None, None] * x
 
 
 class MinGRU(nn.Module):
     """minGRU (Feng et al., "Were RNNs All We Needed?", 2024).
 
     h_t = k_t h_{t-1} + (1 - k_t) n_t with k = sigmoid(W x + b) and n = V x + c.
+
+    Attributes:
+      num_steps: of the sequence, which may be read a part at a time.
     """
 
+    num_steps: int
     reverse: bool = False
     dtype: jnp.dtype = jnp.float32
+    num_states = 1
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        bias = _long_memory(x.shape[1], (1, 0))
+    def __call__(self, initial: Number, x: Array) -> tuple[Number, Array]:
+        bias = _long_memory(self.num_steps, (1, 0))
         sums = DenseFirst(2 * len(x), self.dtype, bias)(x)
         keep, new = jnp.split(sums, 2)
-        return _gated(nn.sigmoid(keep), new, self.reverse)
+        return _gated(nn.sigmoid(keep), new, initial, self.reverse)
 
 
 class MinLSTM(nn.Module):
@@ -97,23 +103,33 @@ class MinLSTM(nn.Module):
 
     h_t = k_t h_{t-1} + (1 - k_t) n_t with k = f / (f + i); f and i are
     sigmoid(W x + b), each with its own weights, and n = V x + c.
+
+    Attributes:
+      num_steps: of the sequence, which may be read a part at a time.
     """
 
+    num_steps: int
     reverse: bool = False
     dtype: jnp.dtype = jnp.float32
+    num_states = 1
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        bias = _long_memory(x.shape[1], (1, -1, 0))
+    def __call__(self, initial: Number, x: Array) -> tuple[Number, Array]:
+        bias = _long_memory(self.num_steps, (1, -1, 0))
         sums = DenseFirst(3 * len(x), self.dtype, bias)(x)
         forget, enter, new = jnp.split(sums, 3)
         forget, enter = nn.sigmoid(forget), nn.sigmoid(enter)
-        return _gated(forget / (forget + enter), new, self.reverse)
+        return _gated(forget / (forget + enter), new, initial, self.reverse)
 
 
-def _gated(keep: Array, new: Array, reverse: bool) -> Array:
-    initial = (jnp.zeros_like(new[:, :1]),)
-    return linear_recurrence((keep,), ((1 - keep) * new,), initial, reverse)[0]
+def _gated(keep: Array, new: Array, initial: Number, reverse: bool):
+    states = linear_recurrence((keep,), ((1 - keep) * new,), initial, reverse)
+    return _last(states, reverse), states[0]
+
+
+def _last(states: Number, reverse: bool) -> Number:
+    """After the last step that was read."""
+    return tuple(x[:, :1] if reverse else x[:, -1:] for x in states)
 
 
 def _long_memory(num_steps: int, signs: tuple[int, ...]) -> Callable[..., Array]:

@@ -1,5 +1,7 @@
 """Models that read an image by linear recurrences."""
 
+from typing import NamedTuple
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -12,13 +14,27 @@ from mnist_jax.models.recurrent import (
     as_sequence,
     bidirectional,
     layers,
+    remat_steps,
     sequence,
     units,
 )
 from mnist_jax.models.registry import register
+from mnist_jax.ops.linear_recurrence import Number
 from mnist_jax.settings import ConfigError, setting
 
 Array = jax.Array
+States = tuple[Number, ...]  # of each direction
+
+
+class _Block(NamedTuple):
+    """What tells the blocks of a model apart."""
+
+    number: int
+    width: int
+    num_steps: int
+    is_wider: bool  # than what it reads, so that it begins with a dense layer
+    first_dense: int  # number of that, or of its other one
+    is_pooled: bool  # at its end
 
 
 class LinearRecurrent(nn.Module):
@@ -39,6 +55,10 @@ class LinearRecurrent(nn.Module):
       pool: time steps whose mean is one step of the next block; 1 for none. Once one
         step is left, nothing is pooled or doubled.
       readout: 'mean' over time, or the 'last' state; of both directions the last.
+      remat_steps: time steps that a block reads at a time. The backward pass computes
+        them again from what they read and the state before them, so that all that is
+        between stays in the cache (Chen et al., 2016). 0, or more than half of those
+        that the block reads: all at once, and what is between is kept.
     """
 
     num_classes: int
@@ -55,6 +75,9 @@ class LinearRecurrent(nn.Module):
     readout: str = setting(
         "mean", "what of all states goes to the logits", choices=("mean", "last")
     )
+    remat_steps: int = remat_steps()
+
+    cell = None  # of `linear_cells`
 
     @nn.compact
     def __call__(
@@ -65,28 +88,22 @@ class LinearRecurrent(nn.Module):
         T is what pooling left of the time steps. With both directions each has seen
         the whole image.
         """
-        self._check_width(self.units)
-        if self.pool > 1 and self.layers == 1:
-            raise ConfigError(
-                f"--pool={self.pool}: time is pooled between layers, and --layers=1 "
-                "has nothing between: give --layers=2 or more, or --pool=1"
-            )
+        self._check_settings()
         x = as_sequence(images, self.sequence).transpose(2, 0, 1)
-        x = DenseFirst(self.units, self.dtype)(x)
-        directions = (False, True) if self.bidirectional else (False,)
+        width, num_dense, is_wider = self.units, 0, True
         for i in range(self.layers):
-            if i and self.pool > 1 and x.shape[1] > 1:
-                self._check_width(2 * len(x))
-                x = DenseFirst(2 * len(x), self.dtype)(_mean_of(x, self.pool))
-            normed = _norm()(x)
-            cells = [self.make_cell(way)(normed) for way in directions]
-            mixed = DenseFirst(2 * len(x), self.dtype)(jnp.concatenate(cells))
-            value, gate = jnp.split(mixed, 2)
+            self._check_width(width)
+            is_pooled = self.pool > 1 and x.shape[1] > 1 and i + 1 < self.layers
+            block = _Block(i, width, x.shape[1], is_wider, num_dense, is_pooled)
             # One mask for all steps (Gal and Ghahramani, "A Theoretically Grounded
             # Application of Dropout in Recurrent Neural Networks", 2016).
-            mask = drop(jnp.ones_like(x[:, :1]), self.dropout, keys, i, axis=2)
-            x = x + mask * value * nn.sigmoid(gate)
-        x = _norm()(x)
+            ones = jnp.ones((width, 1, x.shape[2]))
+            mask = drop(ones, self.dropout, keys, i, axis=2)
+            x = self._read_all(block, mask, x)
+            num_dense += 1 + is_wider
+            is_wider = is_pooled
+            width *= 1 + is_wider
+        x = _norm(self.layers)(x)
         if self.readout == "mean":
             count = jnp.arange(1, x.shape[1] + 1)[:, None]
             read = x.cumsum(1) / count if every_step else x.mean(1, keepdims=True)
@@ -96,9 +113,77 @@ class LinearRecurrent(nn.Module):
         logits = Dense(self.num_classes, self.dtype)(read.transpose(1, 2, 0))
         return logits if every_step else logits[0]
 
-    def make_cell(self, reverse: bool) -> nn.Module:
-        """The recurrence of a block, [H, T, B] -> [H, T, B], from either end."""
-        raise NotImplementedError
+    def make_cell(self, num_steps: int, reverse: bool, name: str) -> nn.Module:
+        """The recurrence of a block that reads so many steps, from either end."""
+        return self.cell(num_steps, reverse, self.dtype, name=name)
+
+    def _read_all(self, block: _Block, mask: Array, x: Array) -> Array:
+        """What a block makes of [F, T, B]: [H, T, B], or fewer steps if it pools."""
+
+        def read(self, states, x):
+            return self._read(block, mask, states, x)
+
+        features, num_steps, batch = x.shape
+        state = (jnp.zeros((block.width, 1, batch)),) * self.cell.num_states
+        states = (state,) * (1 + self.bidirectional)
+        steps = self.remat_steps
+        if block.is_pooled:  # by no mean over steps of two segments
+            steps = -(-steps // self.pool) * self.pool
+        if not 0 < steps <= num_steps // 2:
+            return read(self, states, x)[1]
+
+        read = nn.remat(read, prevent_cse=False)
+        read_each = nn.scan(
+            read,
+            variable_broadcast="params",
+            split_rngs={"params": False},
+            in_axes=1,
+            out_axes=1,
+        )
+        whole = num_steps // steps * steps
+        segments = x[:, :whole].reshape(features, -1, steps, batch)
+        states, outputs = read_each(self, states, segments)
+        outputs = outputs.reshape(block.width, -1, batch)
+        if whole == num_steps:
+            return outputs
+        _, rest = read(self, states, x[:, whole:])
+        return jnp.concatenate([outputs, rest], axis=1)
+
+    def _read(
+        self, block: _Block, mask: Array, states: States, x: Array
+    ) -> tuple[States, Array]:
+        """`_read_all` of some steps, from the states before them to those after."""
+
+        def dense(x, units, number):
+            name = f"DenseFirst_{block.first_dense + number}"
+            return DenseFirst(units, self.dtype, name=name)(x)
+
+        if block.is_wider:
+            x = dense(x, block.width, 0)
+        normed = _norm(block.number)(x)
+        last, outputs = [], []
+        for i, initial in enumerate(states):
+            name = f"{self.cell.__name__}_{len(states) * block.number + i}"
+            cell = self.make_cell(block.num_steps, i == 1, name)
+            state, y = cell(initial, normed)
+            last.append(state)
+            outputs.append(y)
+        mixed = dense(jnp.concatenate(outputs), 2 * block.width, block.is_wider)
+        value, gate = jnp.split(mixed, 2)
+        x = x + mask * value * nn.sigmoid(gate)
+        return tuple(last), _mean_of(x, self.pool) if block.is_pooled else x
+
+    def _check_settings(self) -> None:
+        if self.pool > 1 and self.layers == 1:
+            raise ConfigError(
+                f"--pool={self.pool}: time is pooled between layers, and --layers=1 "
+                "has nothing between: give --layers=2 or more, or --pool=1"
+            )
+        if self.remat_steps and self.bidirectional:
+            raise ConfigError(
+                f"--remat_steps={self.remat_steps} --bidirectional: expected one of "
+                "them, as the mixing of both directions needs the states of all steps"
+            )
 
     def _check_width(self, width: int) -> None:
         if width < 2:
@@ -114,9 +199,10 @@ class LinearRecurrent(nn.Module):
             )
 
 
-def _norm() -> nn.Module:
+def _norm(number: int) -> nn.Module:
     """Layer normalisation (Ba et al., 2016) over the first axis."""
-    return nn.LayerNorm(reduction_axes=0, feature_axes=0)
+    name = f"LayerNorm_{number}"
+    return nn.LayerNorm(reduction_axes=0, feature_axes=0, name=name)
 
 
 def _mean_of(x: Array, steps: int) -> Array:
@@ -134,22 +220,21 @@ def _mean_of(x: Array, steps: int) -> Array:
 class LRUModel(LinearRecurrent):
     """See `linear_cells.LRU`, also for its ring of first decays."""
 
+    cell = LRU
     min_decay: float = setting(
         0.5, "inner radius of the ring on which the decays per time step start",
         low=0, below=MAX_DECAY,
     )  # fmt: skip
 
-    def make_cell(self, reverse: bool) -> nn.Module:
-        return LRU(self.min_decay, reverse, self.dtype)
+    def make_cell(self, num_steps: int, reverse: bool, name: str) -> nn.Module:
+        return LRU(self.min_decay, reverse, self.dtype, name=name)
 
 
 @register("mingru")
 class MinGRUModel(LinearRecurrent):
-    def make_cell(self, reverse: bool) -> nn.Module:
-        return MinGRU(reverse, self.dtype)
+    cell = MinGRU
 
 
 @register("minlstm")
 class MinLSTMModel(LinearRecurrent):
-    def make_cell(self, reverse: bool) -> nn.Module:
-        return MinLSTM(reverse, self.dtype)
+    cell = MinLSTM

@@ -46,6 +46,7 @@ def remat_steps() -> Any:
         "backward pass; 0, or as many as the sequence has, saves every step",
         low=0,
         high=1_000_000,
+        is_identity=False,
     )
 
 
