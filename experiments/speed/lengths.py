@@ -5,10 +5,9 @@
 Recurrences of at most 70,000 parameters read sequences of one number per step: lru,
 mingru and minlstm in three blocks that pool time by four, rnn, lstm and gru, and, where
 the flag names a Python that has it, PyTorch's lstm and gru of the same units. With
---remat_steps=0,28 rnn, lstm and gru are measured without and with recomputation. Each
-point is a process of its own, so that its peak memory is its own; the models take turns
-at each length. The time is the best of three stretches: on a shared machine noise only
-adds.
+--remat_steps=0,28 each is measured without and with recomputation. Each point is a
+process of its own, so that its peak memory is its own; the models take turns at each
+length. The time is the best of three stretches: on a shared machine noise only adds.
 The memory is the peak of the resident set over what was resident before the model was
 made; compilation is part of it.
 
@@ -28,7 +27,7 @@ from experiments.common.report import own_command, write_all
 from experiments.common.sequence_recipes import MODELS, matched_units
 from experiments.common.table import Table, column
 from experiments.speed.frameworks import processes
-from mnist_jax import cli, large_pages, models
+from mnist_jax import cli, large_pages
 from mnist_jax.config import ConfigError
 from mnist_jax.errors import UserError
 from mnist_jax.parallel import devices
@@ -137,8 +136,7 @@ def study() -> None:
         point = [length, given.batch_size, given.seconds]
         for name in names:
             command = [sys.executable, "-m", f"{_PARTS}.ours"]
-            has_remat = "remat_steps" in models.default_settings(name)
-            for steps in remat_steps if has_remat else (0,):
+            for steps in remat_steps:
                 if steps < length:
                     shown = f"{name}, remat {steps}" if steps else name
                     arguments = [name, *point, steps]
@@ -158,7 +156,7 @@ def study() -> None:
 def define_flags() -> None:
     flags.DEFINE_list("models", list(MODELS), "models to train, with commas")
     flags.DEFINE_list("lengths", list(map(str, LENGTHS)), "time steps, with commas")
-    flags.DEFINE_list("remat_steps", ["0"], "--remat_steps of models that have it")
+    flags.DEFINE_list("remat_steps", ["0"], "--remat_steps of the models, with commas")
     flags.DEFINE_integer("batch_size", 16, "images per step", lower_bound=2)
     flags.DEFINE_float("seconds", 3.0, "of training per point", lower_bound=0.0)
     flags.DEFINE_string("torch_python", None, "Python that has PyTorch")
