@@ -68,6 +68,7 @@ def test_predictions_are_the_sum_of_their_parts(target):
     assert found["strong_best"] == found["strong"][most]
 
 
+@pytest.mark.slow
 def test_devices_of_several_processes_are_timed(monkeypatch):
     monkeypatch.setattr(check, "_GROUPS", ((1, 1), (2, 2)))
     said = []

@@ -155,6 +155,7 @@ def test_reading_some_steps_at_a_time_changes_no_value_and_no_gradient(name):
     assert all(np.abs(x).max() > 1e-4 for x in jax.tree.leaves(expected))
 
 
+@pytest.mark.slow
 def test_reading_some_steps_at_a_time_takes_less_memory():
     def temporaries(**settings):
         model = make_model("lru", 10, units=4, layers=1, sequence="pixels", **settings)

@@ -17,7 +17,7 @@ def test_the_order_is_that_in_which_the_model_reads(sequence):
     np.testing.assert_array_equal(read, remembering.reading_order(sequence, 12))
 
 
-@pytest.mark.parametrize("model", ["lru", "gru"])
+@pytest.mark.parametrize("model", ["gru", pytest.param("lru", marks=pytest.mark.slow)])
 def test_models_have_about_as_many_parameters(model):
     units = recipes.matched_units(model)
     found = [recipes.count_params(model, n) for n in (units, units + 1)]

@@ -154,6 +154,7 @@ def test_a_run_s_predictions_are_by_the_averages(whole):
         np.testing.assert_allclose(alone[0], together[i], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_to_the_same_bits(whole, tmp_path):
     config = make(ema_decay=0.9)
     train_until(lambda losses, done: done >= 5, config, tmp_path)

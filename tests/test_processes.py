@@ -105,6 +105,7 @@ def test_two_processes_of_which_one_writes_agree_with_one(two, tmp_path):
     assert [d["num_devices"] for d in devices] == [2, 2]
 
 
+@pytest.mark.slow
 def test_each_process_sends_its_own_devices_their_images(two, tmp_path):
     command = (*SMALL, "--epochs=20", "--data_placement=host")
     train_all(2, *command, f"--workdir={tmp_path / 'run'}", cwd=tmp_path)

@@ -154,6 +154,7 @@ class LinearRecurrent(nn.Module):
     ) -> tuple[States, Array]:
         """`_read_all` of some steps, from the states before them to those after."""
 
+        # Names are given, as the last, shorter part of the steps has the same params.
         def dense(x, units, number):
             name = f"DenseFirst_{block.first_dense + number}"
             return DenseFirst(units, self.dtype, name=name)(x)
