@@ -95,7 +95,7 @@ _PROCESSES = [
         "Open MPI, Kubernetes and TPU pods, which say all three of these themselves",
     ),
     flags.DEFINE_integer("num_processes", None, "how many processes there are"),
-    flags.DEFINE_integer("process_id", None, "which of them this is, from 0"),
+    flags.DEFINE_integer("process_id", None, "index of this process, from 0"),
 ]
 
 

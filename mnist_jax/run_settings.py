@@ -57,13 +57,13 @@ class RunSettings:
         is_identity=False,
     )
     distill_weight: float = setting(
-        0.5, "of teacher: share of the loss; the labels have the rest", low=0, high=1
+        0.5, "weight of the distillation loss; the labels have the rest", low=0, high=1
     )
     temperature: float = setting(
-        2.0, "of teacher: that logits are divided by", low=0.01, high=1_000
+        2.0, "of distillation: what logits are divided by", low=0.01, high=1_000
     )
     # JAX's keys drop what is above 32 bits.
-    seed: int = setting(0, "of all that is random", low=0, high=2**32 - 1)
+    seed: int = setting(0, "random seed", low=0, high=2**32 - 1)
     # Beyond some of these bounds a run would not fail, but never end or use up the
     # machine.
     epochs: int = setting(10, "passes over the training images", low=1, high=1_000_000)
@@ -73,16 +73,16 @@ class RunSettings:
     )
     # To float32, what is outside of these is 0 or infinite.
     learning_rate: float = setting(
-        1e-3, "highest rate of the schedule", low=1e-37, high=1e38
+        1e-3, "peak learning rate of the schedule", low=1e-37, high=1e38
     )
     schedule: str = setting(
-        "constant", "the rate over the run", choices=lambda: optim.SCHEDULES
+        "constant", "learning rate over the run", choices=lambda: optim.SCHEDULES
     )
     weight_decay: float = setting(
         0.0, "on kernels; decoupled with adamw, else L2", low=0, high=1e38
     )
     clip_norm: float = setting(
-        0.0, "largest global norm of the gradient, 0 for any", low=0, high=1e38
+        0.0, "global norm that gradients are clipped to; 0 for none", low=0, high=1e38
     )
     label_smoothing: float = setting(
         0.0, "share of each target spread over all classes", low=0, below=1
@@ -125,24 +125,25 @@ class RunSettings:
     )
     eval_views: int = setting(
         1,
-        "that probabilities are averaged over: the image and up to 8 moved by a pixel",
+        "test-time augmentation: probabilities are averaged over the image and up to 8 "
+        "copies shifted by a pixel",
         low=1,
         high=9,
     )
     validation_fraction: float = setting(
-        0.1, "share of the training images held out, stratified", low=0, below=1
+        0.1, "fraction of the training images held out", low=0, below=1
     )
     validation_fold: int | None = setting(
         None,
-        "which of the parts of that size is held out, from 0, whatever the seed; by "
-        "default the seed draws one",
+        "which fold of that size is held out, from 0, whatever the seed; by default "
+        "the seed draws one",
         low=0,
         high=999,
     )
     validation_by: str = setting(
         "image",
-        "what such a part is made of: single images, class by class, or blocks of "
-        "neighbours, which in MNIST are of the same writers",
+        "how folds are drawn: image, stratified by class; block, of consecutive "
+        "images, which in MNIST are of the same writers",
         choices=("image", "block"),
     )
     num_devices: int = setting(

@@ -1,6 +1,7 @@
 """Which model is best, at what cost, and is it really better?
 
     python -m experiments.accuracy.compare_models --datasets=mnist
+        --models=linear,mlp,cnn,lenet5,resnet,rnn,lstm,gru
     python -m experiments.accuracy.compare_models --models=cnn,gru --seeds=0,1,2,3,4
 
 Trains each model's preset with each seed on each data set, one run after the other in

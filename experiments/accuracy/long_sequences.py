@@ -5,10 +5,10 @@
 Trains recurrences of at most 70,000 parameters on the 784 pixels of an image one by
 one, in their order (sMNIST) and in a fixed random one (psMNIST), each without and with
 augmentation, the same for all; lru, mingru and minlstm have three blocks that pool time
-by four. All six are 72 runs of 20 epochs with three seeds; one of lru takes 25 minutes
-on one core. Charts validation error by epoch and by minute, the size of the gradient at
-the pixel of each time step, which says what is remembered, and the accuracy where an
-eighth of the steps is black. Finished runs are not repeated. Writes
+by four. All six are 72 runs of 20 epochs with three seeds; one of lru takes 25 to 40
+minutes on one core. Charts validation error by epoch and by minute, the size of the
+gradient at the pixel of each time step, which says what is remembered, and the accuracy
+where an eighth of the steps is black. Finished runs are not repeated. Writes
 long_sequences.json, .md, .png files and report.html under --workdir.
 """
 

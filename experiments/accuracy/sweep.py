@@ -1,17 +1,17 @@
 """Which settings suit a model best?
 
-    python -m experiments.accuracy.sweep --model=mlp --vary=learning_rate=1e-4..1e-1
-        --vary=dropout=0..0.5 --vary=batch_size=64,128 --trials=32
+    python -m experiments.accuracy.sweep --dataset=mnist --model=mlp --trials=32
+        --vary=learning_rate=1e-4..1e-1 --vary=dropout=0..0.5 --vary=batch_size=64,128
 
 Draws --trials at random from the ranges and choices of --vary, or without --trials
 takes every combination of the choices. Trials that differ only in learning rate,
 weight decay, label smoothing, dropout or seed train together, as vectorized runs of one
 compiled program; each is the run that `launch.py` would make of its settings. With
---halving=3, the default, all trials train for a few epochs, the best third of them goes
-on for three times as many, and so on; --halving=1 drops none. Everything is decided on
-the validation part: the test set is not looked at.
+--halving=3, the default, all trials train for a few epochs, the best third of them for
+three times as many, and so on; --halving=1 drops none. Everything is decided on the
+validation split: the test set is not looked at.
 
-Writes sweep.json after each epoch of each group, and goes on from there; at the end
+Writes sweep.json after each epoch of each group, and resumes from there; at the end
 sweep.md, sweep.png with the accuracy against each setting, and report.html, under
 --workdir. The last line is the command that trains the best trial with `launch.py`.
 

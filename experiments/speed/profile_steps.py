@@ -1,6 +1,7 @@
 """Where does the time of a training step go?
 
     python -m experiments.speed.profile_steps --dataset=mnist
+        --models=linear,mlp,cnn,lenet5,resnet,rnn,lstm,gru
 
 Traces half a second of each model's training on the CPU, as its preset has it but
 without augmentation and dropout, and adds up what XLA's operations take of the devices'

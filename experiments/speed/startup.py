@@ -1,12 +1,13 @@
 """How long does `launch.py` take from its start to the end of the first chunk?
 
     python -m experiments.speed.startup --dataset=mnist
+        --models=linear,mlp,cnn,rnn,lstm,gru
 
 Cold is with an empty compilation cache; warm is the same command once more. Each start
 is a process of its own that ends with the first chunk; the data set is prepared before.
 
-Writes startup.json and .md, medians over --rounds, under --workdir. Takes a minute on
-two cores.
+Writes startup.json and .md, medians over --rounds, under --workdir. Takes three
+minutes on two cores.
 
 Result, cold and warm, on 2 cores of an AMD EPYC: linear 3.0 and 2.5 s, mlp 4.6 and 2.8,
 cnn 8.0 and 3.7, rnn 5.0 and 3.0, lstm 5.8 and 3.4, gru 5.0 and 3.0.

@@ -69,7 +69,7 @@ class LinearRecurrent(nn.Module):
     dropout: float = dropout(0.0)
     sequence: str = sequence()
     pool: int = setting(
-        1, "time steps averaged to one between layers, each time doubling the units",
+        1, "time steps averaged to one between layers; each time the units double",
         low=1, high=1_000,
     )  # fmt: skip
     readout: str = setting(
