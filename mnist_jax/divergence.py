@@ -27,10 +27,16 @@ def check_loss(losses: np.ndarray, done: int, config: Config) -> None:
 
 
 def check_params(params: Any, config: Config) -> None:
-    """Raises TrainingError for the last step's update, which no later loss shows."""
+    """Raises TrainingError for an update that no loss before a record shows."""
     leaves = jax.tree.leaves(jax.device_get(params))
     if not all(np.isfinite(leaf).all() for leaf in leaves):
         _diverged("the last step made parameters that are not finite", config)
+
+
+def check_score(loss: float, split: str, config: Config) -> None:
+    """Raises TrainingError where finite parameters are so large that this is not."""
+    if not np.isfinite(loss):
+        _diverged(f"the {split} loss is {loss}", config)
 
 
 def _diverged(what: str, config: Config) -> None:

@@ -85,4 +85,5 @@ def score(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
       logits: float32 [N, K].
       labels: int32 [N].
     """
-    return {name: metric(logits, labels) for name, metric in EPOCH_METRICS.items()}
+    with np.errstate(invalid="ignore"):  # of diverged training, see `divergence`
+        return {name: metric(logits, labels) for name, metric in EPOCH_METRICS.items()}

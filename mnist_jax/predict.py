@@ -9,7 +9,6 @@ import numpy as np
 
 from mnist_jax import batching, data, evaluation, metrics, stored_model, train_step
 from mnist_jax import explain as explain_lib
-from mnist_jax.config import Config
 from mnist_jax.parallel import devices as devices_lib
 from mnist_jax.parallel import placement, programs
 from mnist_jax.storage.stored_run import check_workdir, require_config
@@ -47,15 +46,6 @@ class Evaluation(NamedTuple):
     @property
     def is_complete(self) -> bool:
         return self.epoch == self.num_epochs
-
-
-def load_config(workdir: Path) -> Config:
-    """The settings of the run in `workdir`.
-
-    Raises:
-      RecordsError: there is no run, or its record is damaged or of another version.
-    """
-    return require_config(workdir).config
 
 
 def load_classifier(

@@ -13,6 +13,7 @@ from absl import logging
 
 import mnist_jax
 from mnist_jax import evaluation, metrics
+from mnist_jax.divergence import check_score
 from mnist_jax.parallel import devices
 from mnist_jax.plots import select_examples
 from mnist_jax.storage import records
@@ -36,6 +37,7 @@ def conclude(
     dataset, config = setup.dataset, setup.config
     logits = setup.predict(params, dataset.test_images)
     scores = metrics.score(logits, dataset.test_labels)
+    check_score(scores["loss"], "test", config)
     num_classes = len(dataset.class_names)
     matrix = evaluation.confusion_matrix(
         logits.argmax(-1), dataset.test_labels, num_classes

@@ -138,7 +138,8 @@ def settings_of(cls: type) -> dict[str, Setting]:
 
 def optional_field(one: Setting, models: Sequence[str]) -> tuple[str, Any, Any]:
     """A model's setting as `dataclasses.make_dataclass` takes it; None if not given."""
-    facts = {k: getattr(one, k) for k in ("low", "high", "below", "choices")}
+    names = ("low", "high", "below", "choices", "is_identity")
+    facts = {name: getattr(one, name) for name in names}
     field = setting(None, one.help, models=tuple(models), **facts)
     kind = tuple[int, ...] if one.kind is tuple else one.kind
     return one.name, kind | None, field

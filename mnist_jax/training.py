@@ -18,7 +18,7 @@ from mnist_jax import (
     training_setup,
 )
 from mnist_jax.config import Config
-from mnist_jax.divergence import check_loss, check_params
+from mnist_jax.divergence import check_loss, check_params, check_score
 from mnist_jax.errors import EXPECTED
 from mnist_jax.parallel import multihost
 from mnist_jax.progress import Progress
@@ -188,7 +188,7 @@ def _fit(
             clock = clock.add(seconds)
             check_loss(history["loss"][first:last], done, config)
             done += last - first
-            if done == total:
+            if last == num_steps:
                 check_params(trainer.state.params, config)
             progress.update(
                 (last - first) * batch_size,
@@ -232,6 +232,7 @@ def _measure(
             setup.trainer.state.eval_params, dataset.train_images, indices
         )
         scores = metrics.score(logits, dataset.train_labels[indices])
+        check_score(scores["loss"], "validation", setup.config)
     names = ("loss", *metrics.STEP_METRICS)
     means = {name: float(history[name].mean(dtype=np.float64)) for name in names}
     return {

@@ -230,6 +230,6 @@ def fingerprint(setup: Setup, teacher_sha256: str | None = None) -> str:
         if SETTINGS[name].is_identity
     }
     has_start = setup.config.init_from is not None
-    others = (config, has_start, teacher_sha256)
+    others = (config, has_start, teacher_sha256, setup.trainer.images is None)
     others += (len(setup.trainer.devices), jax.__version__)
     return digests.of_json([*others, setup.dataset.sha256])

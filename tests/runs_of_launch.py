@@ -14,11 +14,12 @@ import jax
 import numpy as np
 import pytest
 
-from mnist_jax import predict, snapshot, training
+from mnist_jax import snapshot, training
 from mnist_jax.config import Config, make_config
 from mnist_jax.signals import Interrupted
 from mnist_jax.storage import records
 from mnist_jax.storage.checkpoints import Checkpoints
+from mnist_jax.storage.stored_run import require_config
 from mnist_jax.training_setup import prepare
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -153,7 +154,7 @@ def templates(config: Config) -> tuple[Any, Any]:
 
 def saved(workdir: Path) -> tuple[Any, ...]:
     """Params, optimizer state, history and step of the last checkpoint, and epochs."""
-    config = predict.load_config(workdir)
+    config = require_config(workdir).config
     with Checkpoints(workdir, config.identity(), read_only=True) as checkpoints:
         params, training_tree, epochs = checkpoints.restore(*templates(config))
     del training_tree["clock"]
@@ -174,7 +175,7 @@ def assert_same_run(workdir: Path, other: Path) -> None:
     assert_same_bits(saved(workdir), saved(other))
     assert without_times(workdir) == without_times(other)
     epochs = [epoch["epoch"] for epoch in records.read_metrics(workdir)]
-    assert epochs == list(range(1, predict.load_config(workdir).epochs + 1))
+    assert epochs == list(range(1, require_config(workdir).config.epochs + 1))
     assert_same_bits(records.read_predictions(workdir), records.read_predictions(other))
     results = [records.read_result(path) for path in (workdir, other)]
     for result in results:

@@ -49,6 +49,17 @@ def test_what_is_saved_is_restored_bit_for_bit(tmp_path):
         assert_same(found, params)
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_settings_that_no_longer_decide_a_run_are_passed_over(tmp_path, several):
+    params, training = make_items()
+    before = IDENTITY | {"remat_steps": 28}
+    identities = ([before] * 2, [IDENTITY] * 2) if several else (before, IDENTITY)
+    with Checkpoints(tmp_path, identities[0]) as checkpoints:
+        checkpoints.save(3, params, training)
+    with Checkpoints(tmp_path, identities[1]) as checkpoints:
+        assert checkpoints.restore_params(params)[0] == 3
+
+
 def test_arrays_on_several_devices_are_saved_once(tmp_path):
     params, training = make_items()
     on_devices = placement.replicate((params, training), jax.devices())

@@ -12,6 +12,7 @@ from runs_of_launch import assert_same_bits, assert_same_run, make_mlp, train_un
 from mnist_jax import optim, predict
 from mnist_jax.models import make_model
 from mnist_jax.storage import records
+from mnist_jax.storage.stored_run import require_config
 from mnist_jax.train_step import (
     VIEWS,
     Batch,
@@ -65,7 +66,7 @@ def test_the_average_by_hand():
 
 
 def test_the_average_is_what_is_evaluated_and_saved(whole):
-    config = predict.load_config(whole)
+    config = require_config(whole).config
     setup = prepare(config)
     for epoch in range(config.epochs):
         setup.trainer.run_epoch(epoch)
@@ -147,7 +148,7 @@ def test_views_are_part_of_the_run(tmp_path):
     assert evaluated.scores["test"]["accuracy"] == result["test_accuracy"]
     one = predict.evaluate(tmp_path, eval_views=1).scores["test"]["loss"]
     assert one != pytest.approx(result["test_loss"], rel=1e-6)
-    assert predict.load_config(tmp_path).eval_views == 5
+    assert require_config(tmp_path).config.eval_views == 5
 
 
 def test_views_of_another_number_are_scored_by_the_command(forked, tmp_path):

@@ -23,9 +23,9 @@ from runs_of_launch import (
     wait_until,
 )
 
-from mnist_jax import predict
 from mnist_jax.storage import records
 from mnist_jax.storage import workdir as workdir_lib
+from mnist_jax.storage.stored_run import require_config
 from mnist_jax.training import train_and_evaluate
 
 # Long enough to be killed often, with all that is random switched on; on the digits an
@@ -103,7 +103,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, model, moment):
     half_written = kill(command, workdir, moment, random.Random(model), XLA_FLAGS=HERE)
     assert half_written or moment != "in a checkpoint"
     assert not (workdir / records.RESULT).exists()
-    config = predict.load_config(workdir)
+    config = require_config(workdir).config
     for folder in (workdir, other):
         train_and_evaluate(config, folder)
     assert not unfinished(workdir)
@@ -207,7 +207,7 @@ def test_a_full_disk_is_told_and_costs_no_checkpoint(tmp_path, megabytes, some_s
     kept = tmp_path / "kept"
     assert bool(checkpoint_steps(kept)) == some_saved and not unfinished(kept)
     if some_saved:
-        config = predict.load_config(kept)
+        config = require_config(kept).config
         for folder in (kept, tmp_path / "undisturbed"):
             train_and_evaluate(config, folder)
         assert_same_run(kept, tmp_path / "undisturbed")

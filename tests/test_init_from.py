@@ -17,11 +17,12 @@ from runs_of_launch import (
     without_times,
 )
 
-from mnist_jax import init_from, predict, stored_model, training
+from mnist_jax import init_from, stored_model, training
 from mnist_jax.config import ConfigError, make_config
 from mnist_jax.storage import records
 from mnist_jax.storage.checkpoints import CheckpointError
 from mnist_jax.storage.records import RecordsError
+from mnist_jax.storage.stored_run import require_config
 from mnist_jax.training import train_and_evaluate
 from mnist_jax.training_setup import prepare
 from mnist_jax.vectorized import VectorizedRuns
@@ -245,7 +246,7 @@ def test_the_command_says_what_it_started_from(other, tree, forked, tmp_path):
         f"started from the weights of {tmp_path / 'start'}, but for Dense_2/bias, "
         "Dense_2/kernel: new for 6 classes"
     )
-    assert predict.load_config(tmp_path / "run").init_from == str(tmp_path / "start")
+    assert require_config(tmp_path / "run").config.init_from == str(tmp_path / "start")
     done = launch(*arguments, "--init_from=start")
     assert done.output.startswith("run was complete before")
     done = launch(*arguments, "--init_from=~no-one/x", code=1)

@@ -32,7 +32,10 @@ DEVICES = "--xla_force_host_platform_device_count="
         (("h:1", 2, 2), "--process_id=2: expected .* from 0 to 1"),
         (("h:1", 2, -1), "--process_id=-1: expected"),
         ((None, 2, None), "--num_processes=2 needs --coordinator_address"),
-        (("auto", None, 1), "--process_id=1 needs --coordinator_address"),
+        (
+            ("auto", None, 1),
+            "--process_id=1: expected none with --coord",
+        ),
     ],
 )
 def test_flags_that_do_not_fit_are_told(arguments, expected):

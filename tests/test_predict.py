@@ -7,6 +7,7 @@ from mnist_jax import data, predict, training
 from mnist_jax.config import make_config
 from mnist_jax.signals import Interrupted
 from mnist_jax.storage import records
+from mnist_jax.storage.stored_run import require_config
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,7 @@ def test_evaluation_writes_nothing(workdir):
 
 
 def test_config_is_read_back(workdir):
-    config = predict.load_config(workdir)
+    config = require_config(workdir).config
     assert config.model == "linear" and config.epochs == 3
 
 
@@ -74,4 +75,4 @@ def test_settings_of_another_version_are_told(tmp_path):
     settings = {"model": "mlp", "dataset": "digits", "seed": 0, "magic": 1}
     records.write_config(tmp_path, settings, "ab12")
     with pytest.raises(records.RecordsError, match="config.json: unknown.*'magic'"):
-        predict.load_config(tmp_path)
+        require_config(tmp_path)

@@ -18,8 +18,8 @@ from runs_of_launch import (
     wait_until,
 )
 
-from mnist_jax import predict
 from mnist_jax.storage import records
+from mnist_jax.storage.stored_run import require_config
 from mnist_jax.training import train_and_evaluate
 
 DEVICES = "--xla_force_host_platform_device_count="
@@ -88,7 +88,7 @@ def two(tmp_path_factory):
 def train_alone(workdir, other):
     """The run of `workdir` by one process, this one, with as many devices."""
     devices = records.read_result(workdir)["device"]["num_devices"]
-    config = predict.load_config(workdir)
+    config = require_config(workdir).config
     train_and_evaluate(dataclasses.replace(config, num_devices=devices), other)
 
 

@@ -15,6 +15,7 @@ from mnist_jax import data, digests, plots, predict, training
 from mnist_jax.config import Config, make_config
 from mnist_jax.storage import records
 from mnist_jax.storage.records import RecordsError
+from mnist_jax.storage.stored_run import require_config
 from mnist_jax.training_setup import prepare
 
 # Without the settings at the end that the model does not have, which were null.
@@ -199,7 +200,7 @@ def test_a_later_schema_is_refused_in_one_line(make_workdir, name):
     head = path.read_text().splitlines()[0]
     path.write_text(json.dumps({**json.loads(head), "schema": 3}) + "\n")
     read = {
-        "config.json": predict.load_config,
+        "config.json": require_config,
         "metrics.jsonl": records.read_metrics,
         "result.json": records.read_result,
     }[name]

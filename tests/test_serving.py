@@ -190,9 +190,10 @@ def test_a_body_that_is_too_large_is_refused(client):
 def test_other_hosts_and_pages_are_refused(client):
     response = client.get("/", headers={"Host": "evil.example"})
     assert response.status_code == 400
-    response = _post(client, "/predict", _png(), Origin="http://evil.example")
-    assert response.status_code == 403
-    assert "posted by another page" in response.json()["error"]
+    for origin in ("http://evil.example", "http://[", "null"):
+        response = _post(client, "/predict", _png(), Origin=origin)
+        assert response.status_code == 403
+        assert "posted by another page" in response.json()["error"]
     own = _post(client, "/predict", _png(), Origin=client.url)
     assert own.status_code == 200
 

@@ -91,10 +91,13 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_cause(tmp_path):
     assert records.read_result(tmp_path) is None
 
 
-def test_parameters_that_the_last_step_makes_infinite_are_no_result(tmp_path):
-    # The only loss is finite, as it is that before the update.
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_parameters_that_an_epoch_s_last_step_makes_infinite_are_no_result(
+    tmp_path, epochs
+):
+    # The first loss is finite, as it is that before the update.
     config = make_config(
-        "linear", "digits", epochs=1, batch_size=1260, optimizer="adamw",
+        "linear", "digits", epochs=epochs, batch_size=1260, optimizer="adamw",
         learning_rate=1e38, weight_decay=1e38,
     )  # fmt: skip
     with pytest.raises(
@@ -105,6 +108,18 @@ def test_parameters_that_the_last_step_makes_infinite_are_no_result(tmp_path):
     assert "\n" not in str(own.value)
     assert records.read_result(tmp_path) is None
     assert not records.read_metrics(tmp_path)
+
+
+@pytest.mark.parametrize("fraction, split", [(0.1, "validation"), (0.0, "test")])
+def test_scores_that_are_not_finite_are_no_result(tmp_path, fraction, split):
+    # Parameters of 1e38 are finite, and their logits are not.
+    config = make_config(
+        "linear", "digits", epochs=1, batch_size=1260, optimizer="adam",
+        schedule="constant", learning_rate=1e38, validation_fraction=fraction,
+    )  # fmt: skip
+    with pytest.raises(divergence.TrainingError, match=f"the {split} loss is "):
+        train_and_evaluate(config, tmp_path)
+    assert records.read_result(tmp_path) is None
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,7 @@ def _train(
         if multihost.is_main_process():
             if events:
                 events.write(records.read_metrics(folder))
+                events.close()
             if not starts:
                 print(f"{folder} was complete before; --overwrite trains it again")
             printing.print_result(result, folder)

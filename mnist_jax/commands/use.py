@@ -102,7 +102,7 @@ def predict_images(workdir: str, paths: Sequence[str], output: str | None) -> No
 
 
 def _parse_output(output: str) -> Path:
-    path = Path(output).expanduser()
+    path = images.expand_user(Path(output))
     if path.is_dir() or not path.parent.is_dir():
         raise ConfigError(
             f"--output={output}: expected a file in a folder that there is: give "
@@ -156,8 +156,7 @@ def serve(workdirs: str, port: int, drawings: str) -> None:
       port: of 127.0.0.1.
       drawings: folder where drawings are kept.
     """
-    for library in ("starlette", "uvicorn"):
-        extras.check("--mode=serve", "serve", library)
+    extras.check("--mode=serve", "serve", "starlette", "uvicorn")
     from mnist_jax.parallel import devices
     from mnist_jax.serving import app
     from mnist_jax.serving.served_run import ServedRun
@@ -165,6 +164,7 @@ def serve(workdirs: str, port: int, drawings: str) -> None:
     folders = [workdir_lib.parse(one) for one in workdirs.split(",") if one]
     if not folders:
         raise ConfigError("--workdir is empty: give the folder of a trained run")
+    kept = workdir_lib.parse(drawings, "drawings")
     devices.start()
     runs = [ServedRun(folder) for folder in folders]
     for run in runs[1:]:
@@ -173,7 +173,7 @@ def serve(workdirs: str, port: int, drawings: str) -> None:
                 f"--workdir={workdirs}: {run.name} and {runs[0].name} take images of "
                 "different sizes or --preprocess: serve them by two commands"
             )
-    app.serve(runs, port, Path(drawings).expanduser())
+    app.serve(runs, port, kept)
 
 
 @signals.advice(_AGAIN)

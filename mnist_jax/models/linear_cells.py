@@ -1,9 +1,9 @@
 """Recurrences whose steps are linear in the state, as layers.
 
-Each maps (initial state, [H, T, B]), features first and images last, to the state after
-T time steps and its outputs, [H, T, B]. A state is `num_states` arrays [H, 1, B]. How
-long it is kept does not depend on the state, so that all steps can be joined in
-parallel, see `ops/linear_recurrence.py`.
+Each maps (carry, inputs [H, T, B]), features first and images last, to the carry after
+T time steps and the outputs, [H, T, B]. A carry is the state of one step, `num_states`
+arrays [H, 1, B]. How long a state is kept does not depend on it, so that all steps can
+be joined in parallel, see `ops/linear_recurrence.py`.
 """
 
 from collections.abc import Callable
@@ -57,7 +57,7 @@ class LRU(nn.Module):
     num_states = 2  # real and imaginary
 
     @nn.compact
-    def __call__(self, initial: Number, x: Array) -> tuple[Number, Array]:
+    def __call__(self, carry: Number, x: Array) -> tuple[Number, Array]:
         units = len(x)
         log_rates = _log_rates(self.min_decay)
         radius = jnp.exp(-jnp.exp(self.param("nu", log_rates, (units,))))
@@ -71,7 +71,7 @@ class LRU(nn.Module):
         gains = jnp.tile(jnp.exp(log_gain), 2)[:, None]
         inputs = tuple(jnp.split(dense_first(x, gains * to_states, self.dtype), 2))
         decay = (radius * jnp.cos(angle), radius * jnp.sin(angle))
-        states = linear_recurrence(decay, inputs, initial, self.reverse)
+        states = linear_recurrence(decay, inputs, carry, self.reverse)
         outputs = dense_first(jnp.concatenate(states), from_states, self.dtype)
         return _last(states, self.reverse), outputs + skip[:, None, None] * x
 
@@ -82,7 +82,7 @@ class MinGRU(nn.Module):
     h_t = k_t h_{t-1} + (1 - k_t) n_t with k = sigmoid(W x + b) and n = V x + c.
 
     Attributes:
-      num_steps: of the sequence, which may be read a part at a time.
+      num_steps: of the whole sequence of inputs, which may be read a part at a time.
     """
 
     num_steps: int
@@ -91,11 +91,11 @@ class MinGRU(nn.Module):
     num_states = 1
 
     @nn.compact
-    def __call__(self, initial: Number, x: Array) -> tuple[Number, Array]:
+    def __call__(self, carry: Number, x: Array) -> tuple[Number, Array]:
         bias = _long_memory(self.num_steps, (1, 0))
         sums = DenseFirst(2 * len(x), self.dtype, bias)(x)
         keep, new = jnp.split(sums, 2)
-        return _gated(nn.sigmoid(keep), new, initial, self.reverse)
+        return _gated(nn.sigmoid(keep), new, carry, self.reverse)
 
 
 class MinLSTM(nn.Module):
@@ -105,7 +105,7 @@ class MinLSTM(nn.Module):
     sigmoid(W x + b), each with its own weights, and n = V x + c.
 
     Attributes:
-      num_steps: of the sequence, which may be read a part at a time.
+      num_steps: of the whole sequence of inputs, which may be read a part at a time.
     """
 
     num_steps: int
@@ -114,16 +114,18 @@ class MinLSTM(nn.Module):
     num_states = 1
 
     @nn.compact
-    def __call__(self, initial: Number, x: Array) -> tuple[Number, Array]:
+    def __call__(self, carry: Number, x: Array) -> tuple[Number, Array]:
         bias = _long_memory(self.num_steps, (1, -1, 0))
         sums = DenseFirst(3 * len(x), self.dtype, bias)(x)
         forget, enter, new = jnp.split(sums, 3)
         forget, enter = nn.sigmoid(forget), nn.sigmoid(enter)
-        return _gated(forget / (forget + enter), new, initial, self.reverse)
+        return _gated(forget / (forget + enter), new, carry, self.reverse)
 
 
-def _gated(keep: Array, new: Array, initial: Number, reverse: bool):
-    states = linear_recurrence((keep,), ((1 - keep) * new,), initial, reverse)
+def _gated(
+    keep: Array, new: Array, carry: Number, reverse: bool
+) -> tuple[Number, Array]:
+    states = linear_recurrence((keep,), ((1 - keep) * new,), carry, reverse)
     return _last(states, reverse), states[0]
 
 

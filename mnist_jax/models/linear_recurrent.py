@@ -23,7 +23,7 @@ from mnist_jax.ops.linear_recurrence import Number
 from mnist_jax.settings import ConfigError, setting
 
 Array = jax.Array
-States = tuple[Number, ...]  # of each direction
+Carries = tuple[Number, ...]  # of each direction
 
 
 class _Block(NamedTuple):
@@ -55,10 +55,11 @@ class LinearRecurrent(nn.Module):
       pool: time steps whose mean is one step of the next block; 1 for none. Once one
         step is left, nothing is pooled or doubled.
       readout: 'mean' over time, or the 'last' state; of both directions the last.
-      remat_steps: time steps that a block reads at a time. The backward pass computes
-        them again from what they read and the state before them, so that all that is
-        between stays in the cache (Chen et al., 2016). 0, or more than half of those
-        that the block reads: all at once, and what is between is kept.
+      remat_steps: time steps that a block reads at a time, where it pools rounded up to
+        a multiple of `pool`. The backward pass computes them again from what they read
+        and the carry before them, so that all that is between stays in the cache (Chen
+        et al., 2016). 0, or more than half of those that the block reads: all at once,
+        and what is between is kept. Not with `bidirectional`.
     """
 
     num_classes: int
@@ -88,7 +89,11 @@ class LinearRecurrent(nn.Module):
         T is what pooling left of the time steps. With both directions each has seen
         the whole image.
         """
-        self._check_settings()
+        if self.pool > 1 and self.layers == 1:
+            raise ConfigError(
+                f"--pool={self.pool}: time is pooled between layers, and --layers=1 "
+                "has nothing between: give --layers=2 or more, or --pool=1"
+            )
         x = as_sequence(images, self.sequence).transpose(2, 0, 1)
         width, num_dense, is_wider = self.units, 0, True
         for i in range(self.layers):
@@ -120,18 +125,22 @@ class LinearRecurrent(nn.Module):
     def _read_all(self, block: _Block, mask: Array, x: Array) -> Array:
         """What a block makes of [F, T, B]: [H, T, B], or fewer steps if it pools."""
 
-        def read(self, states, x):
-            return self._read(block, mask, states, x)
+        def read(self, carries, x):
+            return self._read(block, mask, carries, x)
 
         features, num_steps, batch = x.shape
-        state = (jnp.zeros((block.width, 1, batch)),) * self.cell.num_states
-        states = (state,) * (1 + self.bidirectional)
+        carry = (jnp.zeros((block.width, 1, batch)),) * self.cell.num_states
+        carries = (carry,) * (1 + self.bidirectional)
         steps = self.remat_steps
         if block.is_pooled:  # by no mean over steps of two segments
             steps = -(-steps // self.pool) * self.pool
         if not 0 < steps <= num_steps // 2:
-            return read(self, states, x)[1]
-
+            return read(self, carries, x)[1]
+        if self.bidirectional:
+            raise ConfigError(
+                f"--remat_steps={self.remat_steps} --bidirectional: expected one of "
+                "them, as the mixing of both directions needs the states of all steps"
+            )
         read = nn.remat(read, prevent_cse=False)
         read_each = nn.scan(
             read,
@@ -142,17 +151,17 @@ class LinearRecurrent(nn.Module):
         )
         whole = num_steps // steps * steps
         segments = x[:, :whole].reshape(features, -1, steps, batch)
-        states, outputs = read_each(self, states, segments)
+        carries, outputs = read_each(self, carries, segments)
         outputs = outputs.reshape(block.width, -1, batch)
         if whole == num_steps:
             return outputs
-        _, rest = read(self, states, x[:, whole:])
+        _, rest = read(self, carries, x[:, whole:])
         return jnp.concatenate([outputs, rest], axis=1)
 
     def _read(
-        self, block: _Block, mask: Array, states: States, x: Array
-    ) -> tuple[States, Array]:
-        """`_read_all` of some steps, from the states before them to those after."""
+        self, block: _Block, mask: Array, carries: Carries, x: Array
+    ) -> tuple[Carries, Array]:
+        """`_read_all` of some steps, from the carries before them to those after."""
 
         # Names are given, as the last, shorter part of the steps has the same params.
         def dense(x, units, number):
@@ -162,29 +171,16 @@ class LinearRecurrent(nn.Module):
         if block.is_wider:
             x = dense(x, block.width, 0)
         normed = _norm(block.number)(x)
-        last, outputs = [], []
-        for i, initial in enumerate(states):
-            name = f"{self.cell.__name__}_{len(states) * block.number + i}"
+        read = []
+        for i, carry in enumerate(carries):
+            name = f"{self.cell.__name__}_{len(carries) * block.number + i}"
             cell = self.make_cell(block.num_steps, i == 1, name)
-            state, y = cell(initial, normed)
-            last.append(state)
-            outputs.append(y)
+            read.append(cell(carry, normed))
+        carries, outputs = zip(*read, strict=True)
         mixed = dense(jnp.concatenate(outputs), 2 * block.width, block.is_wider)
         value, gate = jnp.split(mixed, 2)
         x = x + mask * value * nn.sigmoid(gate)
-        return tuple(last), _mean_of(x, self.pool) if block.is_pooled else x
-
-    def _check_settings(self) -> None:
-        if self.pool > 1 and self.layers == 1:
-            raise ConfigError(
-                f"--pool={self.pool}: time is pooled between layers, and --layers=1 "
-                "has nothing between: give --layers=2 or more, or --pool=1"
-            )
-        if self.remat_steps and self.bidirectional:
-            raise ConfigError(
-                f"--remat_steps={self.remat_steps} --bidirectional: expected one of "
-                "them, as the mixing of both directions needs the states of all steps"
-            )
+        return carries, _mean_of(x, self.pool) if block.is_pooled else x
 
     def _check_width(self, width: int) -> None:
         if width < 2:

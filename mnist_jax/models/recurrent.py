@@ -42,8 +42,8 @@ def remat_steps() -> Any:
     """The setting of models whose backward pass may compute steps again."""
     return setting(
         0,
-        "gradient checkpointing: time steps between saved states, recomputed in the "
-        "backward pass; 0, or as many as the sequence has, saves every step",
+        "gradient checkpointing: time steps that are read at a time and recomputed in "
+        "the backward pass; 0 for all at once, with nothing recomputed",
         low=0,
         high=1_000_000,
         is_identity=False,

@@ -60,11 +60,17 @@ def initialize(
     numbers = {"num_processes": num_processes, "process_id": process_id}
     if coordinator_address in (None, AUTO):
         for name, value in numbers.items():
-            if value is not None:
+            if value is None:
+                continue
+            if coordinator_address == AUTO:
                 raise ConfigError(
-                    f"--{name}={value} needs --coordinator_address: expected host:port "
-                    "of process 0, as in --coordinator_address=10.0.0.1:1234"
+                    f"--{name}={value}: expected none with --coordinator_address=auto, "
+                    "where the cluster says it: leave it out, or give host:port"
                 )
+            raise ConfigError(
+                f"--{name}={value} needs --coordinator_address: expected host:port of "
+                "process 0, as in --coordinator_address=10.0.0.1:1234"
+            )
         if coordinator_address is None:
             return
     else:

@@ -11,14 +11,13 @@ import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
@@ -141,6 +140,7 @@ def make_app(runs: Sequence[ServedRun], folder: Path) -> Starlette:
             HTTPException: _tell_http_error,
             UserError: _tell_user_error,
             OSError: _tell_os_error,
+            ClientDisconnect: _tell_nobody,
         },
         max_body_size=bodies.MAX_BYTES,
     )
@@ -155,8 +155,8 @@ def _send_file(name: str) -> Callable:
 
 async def _read(request: Request) -> tuple[bytes, str]:
     """Body and content type of a request that no other page sends."""
-    origin = request.headers.get("origin")
-    if origin and urlsplit(origin).netloc != request.headers["host"]:
+    origin, host = request.headers.get("origin"), request.headers["host"]
+    if origin and origin not in (f"http://{host}", f"https://{host}"):
         raise HTTPException(403, "posted by another page: open this server's own")
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     known = kind.startswith("image/") or kind in (bodies.JSON, bodies.NPY)
@@ -197,3 +197,7 @@ async def _tell_user_error(request: Request, error: UserError) -> Response:
 
 async def _tell_os_error(request: Request, error: OSError) -> Response:
     return JSONResponse({"error": f"{error.filename}: {error.strerror}"}, 507)
+
+
+async def _tell_nobody(request: Request, error: ClientDisconnect) -> Response:
+    return Response(status_code=400)

@@ -23,6 +23,8 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.umask(umask)
             beside.chmod(0o666 & ~umask)
             beside.replace(path)
-        except BaseException:
+        except BaseException as error:
             beside.unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.filename is None:
+                error.filename = str(path)  # of a full disk the system names none
             raise

@@ -21,7 +21,7 @@ import numpy as np
 from absl import logging
 
 from mnist_jax import digests
-from mnist_jax.config import Config
+from mnist_jax.config import SETTINGS, Config
 from mnist_jax.errors import UserError
 from mnist_jax.storage import checkpoint_io, records
 from mnist_jax.storage.checkpoint_io import Unusable
@@ -212,7 +212,7 @@ class Checkpoints:
                 }
             if record.get("schema") not in range(1, records.SCHEMA + 1):
                 raise Unusable("it is written by another version of mnist_jax")
-            if record["identity"] != self._identity:
+            if _decisive(record["identity"]) != self._identity:
                 raise Unusable("it is of another run")
             return record
 
@@ -227,6 +227,17 @@ class Checkpoints:
         (self._folder / str(step)).rename(target)
         self._manager.reload()
         return target
+
+
+def _decisive(identity: Any) -> Any:
+    """That of a run or of several, without settings that decided when it was saved."""
+    if isinstance(identity, list):
+        return [_decisive(one) for one in identity]
+    return {
+        name: value
+        for name, value in identity.items()
+        if name not in SETTINGS or SETTINGS[name].is_identity
+    }
 
 
 def _kinds(tree: Any) -> list[tuple]:

@@ -6,6 +6,7 @@ const PEN = 18; // pixels of the canvas's 280
 const SENT = 140; // pixels a side of what is predicted: a quarter of the time of 280
 const STEP = 8; // pixels that an arrow key moves the pen
 const MOST_BARS = 12;
+const MOST_BYTES = 32 * 2 ** 20; // as bodies.py has it
 
 const $ = (id) => document.getElementById(id);
 const canvas = $("canvas");
@@ -180,6 +181,7 @@ function toBlob(side) {
 }
 
 async function post(path, body) {
+  if (body.size > MOST_BYTES) throw new Error("The picture is larger than 32 MiB.");
   const type = body.type.startsWith("image/") ? body.type : "image/png";
   const response = await fetch(path, {
     method: "POST", body, headers: { "Content-Type": type },
