@@ -59,6 +59,7 @@ def load_classifier(
 
     Raises:
       RecordsError, CheckpointError: there is no run that can be read.
+      DeviceError: see `devices.choose_devices`.
     """
     stored = stored_model.load(workdir, precision=precision)
     devices = devices_lib.choose_devices(num_devices=0)

@@ -35,7 +35,7 @@ class Trainer:
         self,
         make_step: programs.MakeStep,
         state: TrainState,
-        hparams: Mapping[str, np.ndarray],
+        hparams: Mapping[str, Any],
         images: np.ndarray,
         labels: np.ndarray,
         order: Callable[[int], np.ndarray],
@@ -50,7 +50,8 @@ class Trainer:
         Args:
           make_step: hyperparameters -> train step; see `programs`.
           state: before the first step, on the host; [M, ..] for members.
-          hparams: traced arguments; 'seed' uint32 [] at least, [M] for members.
+          hparams: traced arguments, arrays and trees of them; 'seed' uint32 [] at
+            least, [M] for members.
           images: uint8 [N, H, W, 1], the whole data set.
           labels: int32 [N].
           order: epoch -> indices of its batches, int32 [S, B], [M, S, B] for members.

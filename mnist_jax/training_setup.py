@@ -150,7 +150,7 @@ def make_trainer(
       teacher: to learn from.
 
     Raises:
-      ConfigError: see `batching.count_steps` and `devices.choose_devices`.
+      ConfigError, DeviceError: see `batching.count_steps`, `devices.choose_devices`.
     """
     optimizer = optim.make_optimizer(
         config.optimizer, schedule, config.weight_decay, config.clip_norm

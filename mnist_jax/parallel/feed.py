@@ -41,7 +41,7 @@ class Feed:
         num_steps: int,
         devices: Sequence[jax.Device],
     ):
-        """Gathers nothing yet.
+        """Sends the order of the first epoch, and no images yet.
 
         Args:
           images: uint8 [N, H, W, 1], the whole data set, in memory or mapped into it.

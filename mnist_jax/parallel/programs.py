@@ -73,7 +73,7 @@ def make_train_chunk(
         state: TrainState, donated.
         history: metrics of the epoch's steps, float32 [S] by name, donated; entries
           start to stop are set.
-        hparams: {'seed': uint32 []}.
+        hparams: {'seed': uint32 []}, and what else `make_step` takes of it.
         images, labels: the whole data set, uint8 [N, H, W, 1] and int32 [N]; or
           blocks, with a first axis [d].
         order: int32 [d, S, B / D], see `shard_order`; indices of these images, of the d

@@ -25,7 +25,8 @@ class ServedRun:
     """
 
     def __init__(self, workdir: Path):
-        """Raises RecordsError or CheckpointError where there is no run to be read."""
+        """Raises RecordsError or CheckpointError where there is no run to be read, and
+        DeviceError as `devices.choose_devices` does."""
         stored = stored_model.load(workdir)
         result = records.read_result(workdir)
         self.name = workdir.resolve().name
