@@ -44,6 +44,13 @@ def test_compare_writes_tables_figures_and_a_page(compared):
         assert row["test_accuracy"] == pytest.approx(np.mean(accuracies))
         assert row["std"] == pytest.approx(np.std(accuracies, ddof=1))
         assert 0 <= row["calibration_error"] < 1
+        own = [
+            records.read_predictions(workdir / f"digits-default-{row['model']}-{seed}")
+            for seed in (0, 1)
+        ]
+        sums = own[0].probabilities + own[1].probabilities
+        correct = np.mean(sums.argmax(-1) == own[0].labels)
+        assert row["ensemble_accuracy"] == pytest.approx(correct)
     pairs = content["test"]["pairs"]
     assert [pair["seed"] for pair in pairs] == [0, 1]
     assert all(0 <= pair["p_value"] <= 1 for pair in pairs)

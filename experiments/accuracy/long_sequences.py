@@ -36,6 +36,7 @@ COLUMNS = (
     columns.EPOCHS,
     columns.TEST_ACCURACY,
     columns.LOWEST,
+    column("ensemble of seeds", "ensemble_accuracy", "{:.2%}"),
     columns.TRAINING,
 )
 Group = tuple[str, str, str]  # model, sequence, augmentation

@@ -165,11 +165,16 @@ def mean_std(values: Sequence[float]) -> tuple[float, float]:
 
 
 def summarize(runs: Sequence[Run]) -> dict[str, Any]:
-    """One row of runs that differ by seed alone: accuracies, 0 to 1, and seconds."""
+    """One row of runs that differ by seed alone: accuracies, 0 to 1, and seconds.
+
+    That of the ensemble is of their mean probabilities.
+    """
     accuracies = [run.result["test_accuracy"] for run in runs]
     last = [run.epochs[-1]["validation_accuracy"] for run in runs]
     validation = [accuracy for accuracy in last if accuracy is not None]
     mean, std = mean_std(accuracies)
+    together = np.mean([run.predictions.probabilities for run in runs], axis=0)
+    correct = together.argmax(-1) == runs[0].predictions.labels
     return {
         "model": runs[0].config.model,
         "num_params": runs[0].result["num_params"],
@@ -178,6 +183,7 @@ def summarize(runs: Sequence[Run]) -> dict[str, Any]:
         "test_accuracy": mean,
         "std": std,
         "test_accuracies": accuracies,
+        "ensemble_accuracy": float(correct.mean()),
         "validation_accuracy": statistics.fmean(validation) if validation else None,
         "train_seconds": statistics.fmean(r.result["train_seconds"] for r in runs),
     }
