@@ -1,3 +1,4 @@
+import errno
 import json
 import math
 
@@ -223,10 +224,11 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     records.write_result(tmp_path, RESULT)
 
     def fail(*arguments):
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "disk full")
 
     monkeypatch.setattr(atomic.os, "fsync", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OSError, match="disk full") as caught:
         records.write_result(tmp_path, {})
+    assert caught.value.filename == str(tmp_path / "result.json")
     assert records.read_result(tmp_path)["test_accuracy"] == 1 / 3
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]

@@ -61,7 +61,7 @@ def test_what_decides_a_run_can_be_varied():
         "model", "dataset", "preset", "data_dir", "raw_dir", "preprocess", "init_from",
         "epochs", "validation_fraction", "num_devices", "data_placement",
         "checkpoint_every", "validation_fold", "teacher", "distill_weight",
-        "temperature",
+        "temperature", "remat_steps",
     }  # fmt: skip
 
 

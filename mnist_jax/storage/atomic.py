@@ -25,6 +25,6 @@ def write_atomically(path: Path, content: bytes) -> None:
             beside.replace(path)
         except BaseException as error:
             beside.unlink(missing_ok=True)
-            if isinstance(error, OSError) and error.filename is None:
+            if isinstance(error, OSError) and error.errno and not error.filename:
                 error.filename = str(path)  # of a full disk the system names none
             raise

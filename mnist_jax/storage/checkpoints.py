@@ -233,6 +233,8 @@ def _decisive(identity: Any) -> Any:
     """That of a run or of several, without settings that decided when it was saved."""
     if isinstance(identity, list):
         return [_decisive(one) for one in identity]
+    if not isinstance(identity, dict):
+        return identity
     return {
         name: value
         for name, value in identity.items()
