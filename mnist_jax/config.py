@@ -73,9 +73,8 @@ class _Checked(RunSettings):
         own = models.default_settings(self.model)
         return {
             name: value
-            for name, value in self.to_dict().items()
-            if SETTINGS[name].is_identity
-            and value is not None
+            for name, value in decisive(self.to_dict()).items()
+            if value is not None
             and value != _as_list(own.get(name, SETTINGS[name].default))
         }
 
@@ -97,6 +96,15 @@ SETTINGS = settings_of(Config)
 # Those that presets decide, where they are not given.
 PRESET_SETTINGS = {name for preset in PRESETS.values() for name in preset}
 _REQUIRED = ("model", "dataset")
+
+
+def decisive(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that decide which run it is, by name; also what is no setting."""
+    return {
+        name: value
+        for name, value in settings.items()
+        if name not in SETTINGS or SETTINGS[name].is_identity
+    }
 
 
 def make_config(

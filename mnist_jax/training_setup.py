@@ -20,7 +20,7 @@ from mnist_jax import (
     optim,
     train_step,
 )
-from mnist_jax.config import SETTINGS, Config, ConfigError
+from mnist_jax.config import Config, ConfigError, decisive
 from mnist_jax.parallel import devices as devices_lib
 from mnist_jax.parallel import placement, programs
 from mnist_jax.trainer import Trainer
@@ -224,11 +224,7 @@ def fingerprint(setup: Setup, teacher_sha256: str | None = None) -> str:
       setup: of this process.
       teacher_sha256: of the runs that it learns from.
     """
-    config = {
-        name: value
-        for name, value in setup.config.to_dict().items()
-        if SETTINGS[name].is_identity
-    }
+    config = decisive(setup.config.to_dict())
     has_start = setup.config.init_from is not None
     others = (config, has_start, teacher_sha256, setup.trainer.images is None)
     others += (len(setup.trainer.devices), jax.__version__)

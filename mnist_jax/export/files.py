@@ -22,7 +22,7 @@ from flax import traverse_util
 from safetensors import numpy as safetensors
 
 from mnist_jax import extras, predict, signals
-from mnist_jax.config import SETTINGS, Config
+from mnist_jax.config import Config, decisive
 from mnist_jax.errors import first_line
 from mnist_jax.export import run
 from mnist_jax.export.errors import ExportError
@@ -118,8 +118,8 @@ def _describe(
     """The metadata of the files; what is no text is JSON."""
     settings = {
         name: value
-        for name, value in config.to_dict().items()
-        if SETTINGS[name].is_identity and value is not None
+        for name, value in decisive(config.to_dict()).items()
+        if value is not None
     }
     mixed = config.precision != "float32"
     return {

@@ -21,7 +21,7 @@ import numpy as np
 from absl import logging
 
 from mnist_jax import digests
-from mnist_jax.config import SETTINGS, Config
+from mnist_jax.config import Config, decisive
 from mnist_jax.errors import UserError
 from mnist_jax.storage import checkpoint_io, records
 from mnist_jax.storage.checkpoint_io import Unusable
@@ -233,13 +233,7 @@ def _decisive(identity: Any) -> Any:
     """That of a run or of several, without settings that decided when it was saved."""
     if isinstance(identity, list):
         return [_decisive(one) for one in identity]
-    if not isinstance(identity, dict):
-        return identity
-    return {
-        name: value
-        for name, value in identity.items()
-        if name not in SETTINGS or SETTINGS[name].is_identity
-    }
+    return decisive(identity) if isinstance(identity, dict) else identity
 
 
 def _kinds(tree: Any) -> list[tuple]:
