@@ -44,11 +44,18 @@ if _USER_RAW_DIR:
 
 def pytest_configure(config):
     # Simpler programs compile in about half the time and run longer, which is little
-    # with small arrays. Processes of launch.py and the studies have no XLA_FLAGS, so
-    # they compile as for users; so do the slow tests.
+    # with small arrays. The slow tests compile as for users. Processes of launch.py and
+    # the studies have the devices that a person's machine has, so only these flags.
+    programs = {}
     if config.getoption("markexpr") == "not slow":
-        _add_xla_flag("xla_cpu_use_fusion_emitters", "false")
-        _add_xla_flag("xla_backend_optimization_level", 0)
+        programs = {
+            "xla_cpu_use_fusion_emitters": "false",
+            "xla_backend_optimization_level": 0,
+            "xla_cpu_parallel_codegen_split_count": 1,
+        }
+    for name, value in programs.items():
+        _add_xla_flag(name, value)
+    os.environ["TESTS_XLA_FLAGS"] = " ".join(f"--{n}={v}" for n, v in programs.items())
 
 
 @pytest.hookimpl(wrapper=True)

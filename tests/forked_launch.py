@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
+XLA_FLAGS = os.environ["TESTS_XLA_FLAGS"]  # of programs; conftest.py sets them
 SECONDS = 1200  # that one command line may take on a machine with other work
 
 
@@ -57,7 +58,12 @@ def forked_launch(**environment: str) -> Iterator[ForkedLaunch]:
     """The process to fork from, as long as the context is entered."""
     process = subprocess.Popen(
         [sys.executable, __file__],
-        env={**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT), **environment},
+        env={
+            **os.environ,
+            "XLA_FLAGS": XLA_FLAGS,
+            "PYTHONPATH": str(ROOT),
+            **environment,
+        },
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from forked_launch import XLA_FLAGS
 
 from mnist_jax import snapshot, training
 from mnist_jax.config import Config, make_config
@@ -44,7 +45,8 @@ def start_python(
 
 def start(*arguments: str, cwd: Path, **environment: str) -> subprocess.Popen:
     """Starts launch.py with the devices that a person's machine has."""
-    return start_python(LAUNCH, *arguments, cwd=cwd, **{"XLA_FLAGS": "", **environment})
+    environment = {"XLA_FLAGS": XLA_FLAGS, **environment}
+    return start_python(LAUNCH, *arguments, cwd=cwd, **environment)
 
 
 def finish(

@@ -17,7 +17,7 @@ import zlib
 
 import numpy as np
 import pytest
-from forked_launch import ROOT
+from forked_launch import ROOT, XLA_FLAGS
 from PIL import Image, ImageDraw
 from small_data import idx_bytes
 
@@ -451,7 +451,7 @@ def run_in_shell(arguments, redirection, cwd):
         ["bash", "-o", "pipefail", "-c", command, sys.executable, ROOT / "launch.py"]
         + arguments.split(),
         cwd=cwd,
-        env={**os.environ, "XLA_FLAGS": ""},
+        env={**os.environ, "XLA_FLAGS": XLA_FLAGS},
         stderr=subprocess.PIPE,
         text=True,
         timeout=300,

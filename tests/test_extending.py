@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forked_launch import XLA_FLAGS
 from small_data import idx_bytes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,7 +42,7 @@ def launch(copy):
         done = subprocess.run(
             [sys.executable, "launch.py", f"--workdir={workdir}", *arguments],
             cwd=copy,
-            env={**os.environ, "XLA_FLAGS": ""},
+            env={**os.environ, "XLA_FLAGS": XLA_FLAGS},
             capture_output=True,
             text=True,
             timeout=300,

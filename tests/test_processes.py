@@ -7,6 +7,7 @@ import socket
 
 import numpy as np
 import pytest
+from forked_launch import XLA_FLAGS
 from runs_of_launch import (
     ROOT,
     assert_same_run,
@@ -22,7 +23,7 @@ from mnist_jax.storage import records
 from mnist_jax.storage.stored_run import require_config
 from mnist_jax.training import train_and_evaluate
 
-DEVICES = "--xla_force_host_platform_device_count="
+DEVICES = f"{XLA_FLAGS} --xla_force_host_platform_device_count="
 SMALL = (
     "--model=mlp", "--dataset=digits", "--hidden_sizes=32", "--dropout=0.2",
     "--augment=affine", "--schedule=onecycle", "--checkpoint_every=0",
@@ -92,15 +93,16 @@ def train_alone(workdir, other):
     train_and_evaluate(dataclasses.replace(config, num_devices=devices), other)
 
 
-def test_two_processes_of_which_one_writes_agree_with_one(two, tmp_path):
-    assert {path.name for path in two.parent.iterdir()} == {
-        "process-0", "process-1", "run"
-    }  # fmt: skip
+def test_two_processes_of_which_one_writes_agree_with_one(tmp_path):
+    two, one, folder = tmp_path / "two/run", tmp_path / "one", tmp_path / "two"
+    folder.mkdir()
+    train_all(2, *SMALL, "--epochs=3", f"--workdir={two}", cwd=folder)
+    assert {path.name for path in folder.iterdir()} == {"process-0", "process-1", "run"}
     for i in range(2):
-        assert not any((two.parent / f"process-{i}").iterdir())
-    train_alone(two, tmp_path / "one")
-    assert_close_runs(two, tmp_path / "one")
-    devices = [records.read_result(p)["device"] for p in (two, tmp_path / "one")]
+        assert not any((folder / f"process-{i}").iterdir())
+    train_alone(two, one)
+    assert_close_runs(two, one)
+    devices = [records.read_result(path)["device"] for path in (two, one)]
     assert [d["num_processes"] for d in devices] == [2, 1]
     assert [d["num_devices"] for d in devices] == [2, 2]
 

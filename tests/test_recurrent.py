@@ -14,6 +14,7 @@ from mnist_jax.ops import recurrent
 T, B, F, H = 7, 5, 3, 4
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 CELLS = list(GATES)
+SLOW = pytest.mark.slow
 
 
 def make_arrays(cell, dtype=np.float32):
@@ -111,8 +112,12 @@ def test_outputs_and_gradients_equal_those_of_a_loop_over_flax_cell(cell, last_o
 
 @pytest.mark.usefixtures("platform")
 @pytest.mark.parametrize("last_only", [True, False])
+# With a step left over; chunks of one length, and as if there were none.
+@pytest.mark.parametrize(
+    "remat_steps", [3, *(pytest.param(n, marks=SLOW) for n in (1, T))]
+)
 @pytest.mark.parametrize("cell", CELLS)
-def test_remat_gives_the_same_gradients(cell, last_only):
+def test_remat_gives_the_same_gradients(cell, remat_steps, last_only):
     arrays = make_arrays(cell)
     shape = (B, H) if last_only else (T, B, H)
     weights = np.random.default_rng(1).normal(size=shape).astype(np.float32)
@@ -123,13 +128,11 @@ def test_remat_gives_the_same_gradients(cell, last_only):
 
     run = jax.jit(jax.grad(loss, has_aux=True), static_argnums=1)
     expected, outputs = run(arrays, 0)
-    # Chunks of one length, with a step left over, and as if there were none.
-    for remat_steps in (1, 3, T):
-        grads, same = run(arrays, remat_steps)
-        np.testing.assert_allclose(same, outputs, atol=1e-6)
-        for name, x in expected.items():
-            scale = np.abs(x).max()
-            np.testing.assert_allclose(grads[name], x, atol=2e-6 * scale, err_msg=name)
+    grads, same = run(arrays, remat_steps)
+    np.testing.assert_allclose(same, outputs, atol=1e-6)
+    for name, x in expected.items():
+        scale = np.abs(x).max()
+        np.testing.assert_allclose(grads[name], x, atol=2e-6 * scale, err_msg=name)
 
 
 @pytest.mark.usefixtures("platform")

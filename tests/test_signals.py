@@ -219,6 +219,7 @@ def test_a_study_at_every_moment(number, tmp_path, run_study):
         assert_same_run(tmp_path / folder, other / folder)
 
 
+@pytest.mark.slow
 def test_overwrite_stopped_before_it_changed_anything_says_so(tmp_path, undisturbed):
     shutil.copytree(undisturbed, tmp_path / "run")
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*")}
