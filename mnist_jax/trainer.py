@@ -1,7 +1,7 @@
 """The driver of compiled chunks: whatever trains, trains by it."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -108,20 +108,21 @@ class Trainer:
 
     def run(self, first: int, last: int) -> float:
         """Trains steps `first` to `last` of the epoch; returns the seconds it took."""
-        if self._order is None:
-            self.start_epoch(0)
         began = time.perf_counter()
-        for images, labels, start, stop in self._blocks(first, last):
-            self.state, self.history = self._chunk(
-                self.state, self.history, self._hparams, images, labels, self._order,
-                start, stop,
-            )  # fmt: skip
+        for arguments in self._arguments(first, last):
+            self.state, self.history = self._chunk(self.state, self.history, *arguments)
             jax.block_until_ready(self.history)
         seconds = time.perf_counter() - began
         if last > first:
             steps = round(CHUNK_SECONDS * (last - first) / seconds)
             self.chunk_steps = max(1, steps)
         return seconds
+
+    def temporary_bytes(self) -> int:
+        """What the compiled program needs on each device besides its arguments."""
+        arguments = next(iter(self._arguments(0, 0)))
+        compiled = self._chunk.lower(self.state, self.history, *arguments).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
 
     def run_epoch(self, epoch: int) -> dict[str, np.ndarray]:
         """Trains a whole epoch; returns its metrics, float32 [S] or [M, S] by name."""
@@ -146,10 +147,17 @@ class Trainer:
         """The state on the host, as `set_state` takes it."""
         return self._fetch(self.state)
 
-    def _blocks(self, first: int, last: int) -> Iterable[feed.Block]:
+    def _arguments(self, first: int, last: int) -> Iterator[tuple[Any, ...]]:
+        """What the chunks of these steps are given besides state and history."""
+        if self._order is None:
+            self.start_epoch(0)
+        blocks: Iterable[feed.Block]
         if self._feed is None:
-            return [feed.Block(self.images, self._labels, first, last)]
-        return self._feed.blocks(self._epoch, first, last)
+            blocks = [feed.Block(self.images, self._labels, first, last)]
+        else:
+            blocks = self._feed.blocks(self._epoch, first, last)
+        for images, labels, start, stop in blocks:
+            yield self._hparams, images, labels, self._order, start, stop
 
     def _local_order(self, epoch: int) -> np.ndarray:
         """Of the one run, for this process's devices: int32 [d, S, B / D]."""

@@ -34,6 +34,9 @@ def test_the_study(tmp_path, run_study):
     folder = tmp_path / "runs" / "long_sequences"
     content = json.loads((folder / "long_sequences.json").read_text())
     assert [row["augment"] for row in content["rows"]] == ["none", "elastic"]
+    for row in content["rows"]:
+        # The inputs of a batch of 128 sequences of 784 steps, and less than a GiB.
+        assert 128 * 784 * 4 / 2**20 < row["step_mebibytes"] < 1024
     assert "test accuracy" in output and "run 2 of 2" in errors
     figures = {path.name for path in (folder / "figures").iterdir()}
     kinds = ("by_epoch", "by_minute", "gradient", "masked")
@@ -43,5 +46,6 @@ def test_the_study(tmp_path, run_study):
     again, errors = run_study("accuracy.long_sequences", *arguments, cwd=tmp_path)
     assert again == output and errors == ""
     assert len(kept) == 2
+    assert len(list(folder.glob("*/step_memory.npz"))) == 2
     for path, written in kept.items():
         assert path.stat().st_mtime_ns == written

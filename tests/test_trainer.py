@@ -202,3 +202,14 @@ def test_members_train_alike_on_any_number_of_devices(digits):
     three.set_state(state)
     assert_same(three.fetch_state(), state)
     assert not three.metrics()["loss"].any()
+
+
+@pytest.mark.parametrize("host_images", [False, True])
+def test_memory_is_told_and_costs_no_state(digits, host_images):
+    batch_bytes = BATCH_SIZE * digits[0][0].size * np.dtype(np.float32).itemsize
+    trainer = make(digits, host_images=host_images)
+    before = trainer.fetch_state()
+    # On each of two devices half of the images, and some arrays like them.
+    assert batch_bytes / 2 <= trainer.temporary_bytes() < 100 * batch_bytes
+    jax.tree.map(np.testing.assert_array_equal, trainer.fetch_state(), before)
+    assert np.isfinite(trainer.run_epoch(0)["loss"]).all()

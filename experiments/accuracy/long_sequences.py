@@ -8,7 +8,8 @@ augmentation, the same for all; lru, mingru and minlstm have three blocks that p
 by four. All six are 72 runs of 20 epochs with three seeds; one of lru takes 25 to 40
 minutes on one core. Charts validation error by epoch and by minute, the size of the
 gradient at the pixel of each time step, which says what is remembered, and the accuracy
-where an eighth of the steps is black. Finished runs are not repeated. Writes
+where an eighth of the steps is black. The table has the memory that the arrays within
+a training step take on one device. Finished runs are not repeated. Writes
 long_sequences.json, .md, .png files and report.html under --workdir.
 """
 
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 from absl import app, flags
 
-from experiments.accuracy.sequences import remembering
+from experiments.accuracy.sequences import remembering, step_memory
 from experiments.common import charts, columns, runs, study_flags
 from experiments.common import sequence_recipes as recipes
 from experiments.common.machine import cpu_name
@@ -38,6 +39,7 @@ COLUMNS = (
     columns.LOWEST,
     column("ensemble of seeds", "ensemble_accuracy", "{:.2%}"),
     columns.TRAINING,
+    column("memory of a step, MiB", "step_mebibytes", "{:,.0f}"),
 )
 Group = tuple[str, str, str]  # model, sequence, augmentation
 
@@ -152,7 +154,9 @@ def study() -> None:
     trained = runs.train_all(flat, workdir)
     all_runs = {group: [trained[name] for name in own] for group, own in groups.items()}
     rows: list[dict[str, Any]] = [
-        runs.summarize(own) | {"sequence": sequence, "augment": augment}
+        runs.summarize(own)
+        | {"sequence": sequence, "augment": augment}
+        | {"step_mebibytes": step_memory.temporary_bytes(own[0]) / 2**20}
         for (_, sequence, augment), own in all_runs.items()
     ]
     table = Table(COLUMNS, rows)
