@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mnist_jax.soap import scale_by_soap
+
 _WARM_UP = 0.3  # share of a one-cycle run in which the rate rises
 _SHORT_WARM_UP = 0.05  # of a cosine with warm-up
 _MOMENTUM = 0.9
@@ -32,8 +34,8 @@ SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
 }
 
 # (schedule, weight decay) -> update rule. AdamW decouples the decay from the adaptive
-# scale (Loshchilov and Hutter, 2019); to the others it comes as the gradient of the L2
-# penalty, before their own rule.
+# scale (Loshchilov and Hutter, 2019), and so does SOAP; to the others it comes as the
+# gradient of the L2 penalty, before their own rule.
 OPTIMIZERS: dict[str, Callable[[optax.Schedule, Any], optax.GradientTransformation]] = {
     "adam": lambda schedule, decay: optax.chain(
         scale_by_adam(), optax.scale_by_learning_rate(schedule)
@@ -45,8 +47,13 @@ OPTIMIZERS: dict[str, Callable[[optax.Schedule, Any], optax.GradientTransformati
     ),
     "rmsprop": lambda schedule, decay: optax.rmsprop(schedule, decay=0.9, eps=1e-7),
     "sgd": lambda schedule, decay: optax.sgd(schedule, momentum=_MOMENTUM),
+    "soap": lambda schedule, decay: optax.chain(
+        scale_by_soap(),
+        optax.add_decayed_weights(decay, _is_kernel),
+        optax.scale_by_learning_rate(schedule),
+    ),
 }
-_DECOUPLED = ("adamw",)
+_DECOUPLED = ("adamw", "soap")
 
 
 def make_schedule(name: str, learning_rate: float, num_steps: int) -> optax.Schedule:

@@ -69,7 +69,9 @@ class RunSettings:
     epochs: int = setting(10, "passes over the training images", low=1, high=1_000_000)
     batch_size: int = setting(128, "images per step, over all devices", low=1)
     optimizer: str = setting(
-        "adam", "update rule; sgd has momentum 0.9", choices=lambda: optim.OPTIMIZERS
+        "adam",
+        "update rule; sgd has momentum 0.9, soap is for at most 2,048 parameters",
+        choices=lambda: optim.OPTIMIZERS,
     )
     # To float32, what is outside of these is 0 or infinite.
     learning_rate: float = setting(
@@ -79,7 +81,7 @@ class RunSettings:
         "constant", "learning rate over the run", choices=lambda: optim.SCHEDULES
     )
     weight_decay: float = setting(
-        0.0, "on kernels; decoupled with adamw, else L2", low=0, high=1e38
+        0.0, "on kernels; decoupled with adamw and soap, else L2", low=0, high=1e38
     )
     clip_norm: float = setting(
         0.0, "global norm that gradients are clipped to; 0 for none", low=0, high=1e38

@@ -3,8 +3,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from runs_of_launch import assert_same_run, train_until
 
+from mnist_jax.config import make_config
 from mnist_jax.optim import OPTIMIZERS, SCHEDULES, make_optimizer, make_schedule
+from mnist_jax.settings import ConfigError
+from mnist_jax.training import train_and_evaluate
+from mnist_jax.training_setup import prepare
 
 
 def update(params, grads, name, **settings):
@@ -24,6 +29,7 @@ GRADS = {"kernel": jnp.full((1, 1), 3.0), "bias": jnp.full((1,), 4.0)}
         ("sgd", (-0.3, -0.4)),
         ("adam", (-0.1, -0.1)),  # the first step has the length of the rate
         ("adamw", (-0.1, -0.1)),
+        ("soap", (-0.1, -0.1)),
         # The mean square starts at a tenth of the squared gradient.
         ("rmsprop", (-0.1 / 0.1**0.5, -0.1 / 0.1**0.5)),
     ],
@@ -47,9 +53,10 @@ def test_weight_decay_falls_on_kernels_alone():
     # L2: the decay joins the gradient, 0.1 * 0.5 * 2.
     np.testing.assert_allclose(plain["kernel"] - decayed["kernel"], [[0.1]], rtol=1e-5)
     np.testing.assert_array_equal(plain["bias"], decayed["bias"])
-    decoupled = update(KERNEL, GRADS, "adamw", weight_decay=0.5)
-    np.testing.assert_allclose(decoupled["kernel"], [[-0.1 - 0.1]], rtol=1e-5)
-    np.testing.assert_allclose(decoupled["bias"], [-0.1], rtol=1e-5)
+    for name in ("adamw", "soap"):
+        decoupled = update(KERNEL, GRADS, name, weight_decay=0.5)
+        np.testing.assert_allclose(decoupled["kernel"], [[-0.1 - 0.1]], rtol=1e-5)
+        np.testing.assert_allclose(decoupled["bias"], [-0.1], rtol=1e-5)
 
 
 @pytest.mark.parametrize("name, plain", [("adam", optax.adam), ("adamw", optax.adamw)])
@@ -73,6 +80,56 @@ def test_adam_is_that_of_optax(name, plain):
         got, expected = got["kernel"], expected["kernel"]
         close = 1e-5 * np.abs(expected).max()  # decay may cancel single updates
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=close)
+
+
+def test_soap_is_adam_along_eigenvectors():
+    """Three bases by NumPy, of parameters whose gradients depend on each other."""
+    rng = np.random.default_rng(0)
+    mixing = rng.normal(size=(6, 6))
+    optimizer = make_optimizer("soap", optax.constant_schedule(0.1))
+    params = {"a": jnp.zeros((2, 2)), "b": jnp.zeros(2)}
+    state, step = optimizer.init(params), jax.jit(optimizer.update)
+    mu, nu, moments, basis = np.zeros(6), np.zeros(6), np.zeros((6, 6)), np.eye(6)
+    for count in range(1, 131):
+        grad = mixing @ rng.normal(size=6)
+        grads = {"a": jnp.float32(grad[:4].reshape(2, 2)), "b": jnp.float32(grad[4:])}
+        updates, state = step(grads, state, params)
+        mu = 0.9 * mu + 0.1 * grad
+        moments = 0.99 * moments + 0.01 * np.outer(grad, grad)
+        if count in (50, 100):
+            basis = np.linalg.eigh(moments)[1]
+        nu = 0.99 * nu + 0.01 * (basis.T @ grad) ** 2
+        along = basis.T @ mu / (1 - 0.9**count) / np.sqrt(nu / (1 - 0.99**count))
+        got = np.concatenate([updates["a"].ravel(), updates["b"]])
+        np.testing.assert_allclose(got, -0.1 * basis @ along, atol=2e-4)
+
+
+def test_soap_needs_few_steps_where_parameters_depend_on_each_other():
+    rng = np.random.default_rng(0)
+    turn, _ = np.linalg.qr(rng.normal(size=(20, 20)))
+    hessian = jnp.float32(turn * np.logspace(-3, 0, 20) @ turn.T)
+    start = jnp.float32(rng.normal(size=20))
+
+    def loss_after(name):
+        optimizer = make_optimizer(name, make_schedule("cosine", 0.1, 300))
+
+        @jax.jit
+        def step(x, state, noise):
+            # As of a batch: the gradient's noise is that of the curvature.
+            updates, state = optimizer.update(hessian @ (x + 0.1 * noise), state, x)
+            return x + updates, state
+
+        x, state = start, optimizer.init(start)
+        for noise in rng.normal(size=(300, 20)).astype(np.float32):
+            x, state = step(x, state, noise)
+        return x @ hessian @ x
+
+    assert loss_after("soap") < 0.5 * loss_after("adam")
+
+
+def test_soap_of_a_large_model_is_told():
+    with pytest.raises(ConfigError, match="=soap: the model has 2,049 parameters, and"):
+        update({"kernel": jnp.zeros(2049)}, None, "soap")
 
 
 def test_schedules_begin_peak_and_end_where_they_should():
@@ -107,3 +164,33 @@ def test_a_decay_that_is_traced_is_the_same_as_a_number(name):
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), plain, traced
     )
+
+
+def make_soap(**settings):
+    return make_config(
+        "tiny", "digits", optimizer="soap", learning_rate=2e-2, epochs=3, **settings
+    )
+
+
+@pytest.mark.slow
+def test_a_stopped_run_with_soap_goes_on_to_the_same_bits(tmp_path):
+    """With a basis from before the stop, and one after it."""
+    config = make_soap()
+    train_and_evaluate(config, tmp_path / "whole")
+    train_until(
+        lambda losses, done: 50 < done + len(losses) < 100, config, tmp_path / "stopped"
+    )
+    train_and_evaluate(config, tmp_path / "stopped")
+    assert_same_run(tmp_path / "stopped", tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_devices_agree_with_soap():
+    """Before the first basis; where it has no gradients, rounding decides."""
+    params = []
+    for num_devices in (1, 2):
+        trainer = prepare(make_soap(num_devices=num_devices)).trainer
+        trainer.run(0, 8)
+        params.append(trainer.fetch_state().params)
+    for ours, theirs in zip(*map(jax.tree.leaves, params), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
