@@ -168,10 +168,12 @@ BEST_PRESETS: dict[str, dict[str, Any]] = {
     "renet": dict(_BEST_RECURRENT, epochs=30, units=48),
     "tiny": dict(
         _BEST,
+        optimizer="soap",
         epochs=400,
-        learning_rate=2e-2,
+        learning_rate=4e-2,
         weight_decay=0.0,
-        elastic_pixels=0.4,
+        elastic_pixels=0.3,
+        affine_strength=0.3,
     ),
 }
 
