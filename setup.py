@@ -42,6 +42,7 @@ setup(
         "scikit-learn>=1.5",
         "scipy>=1.14",
         "tensorflow-datasets>=4.9.10",
+        "threadpoolctl>=3.5",
         "tqdm>=4.66",
     ],
     extras_require={

@@ -92,9 +92,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         ELASTIC,
         epochs=60,
         batch_size=128,
-        learning_rate=1e-2,
+        optimizer="soap",
+        learning_rate=4e-2,
         schedule="onecycle",
-        affine_shift=0.5,
+        affine_strength=0.3,
+        elastic_pixels=0.3,
     ),
 }
 
@@ -199,6 +201,12 @@ DIGITS_PRESETS: dict[str, dict[str, Any]] = {
     "fourway": dict(_DIGITS_RECURRENT, epochs=60),
     "renet": dict(_DIGITS_RECURRENT, epochs=40),
     "tiny": dict(
-        NOT_ELASTIC, epochs=100, batch_size=32, learning_rate=1e-2, augment="shift"
+        NOT_ELASTIC,
+        epochs=100,
+        batch_size=32,
+        optimizer="adam",
+        learning_rate=1e-2,
+        augment="shift",
+        affine_strength=1.0,
     ),
 }

@@ -50,6 +50,7 @@ def scale_by_soap(
                 f"--optimizer=soap: the model has {size:,} parameters, and at most "
                 f"{_MOST_PARAMS:,} are expected: give another optimizer, such as adamw"
             )
+        _give_lapack_one_thread()
         zeros, square = jnp.zeros(size), jnp.zeros((size, size))
         return SoapState(jnp.int32(0), zeros, zeros, square, jnp.eye(size))
 
@@ -70,3 +71,12 @@ def scale_by_soap(
         return unravel(update), SoapState(count, mu, nu, moments, basis)
 
     return optax.GradientTransformation(init, update)
+
+
+def _give_lapack_one_thread() -> None:
+    """Its threads wait for each other where other programs use the cores, and their
+    number would decide the last bits of the eigenvectors."""
+    import scipy.linalg  # noqa: F401  whose LAPACK jaxlib loads at its first use
+    import threadpoolctl
+
+    threadpoolctl.threadpool_limits(1, user_api="blas")

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import threadpoolctl
 from runs_of_launch import assert_same_run, train_until
 
 from mnist_jax.config import make_config
@@ -130,6 +131,15 @@ def test_soap_needs_few_steps_where_parameters_depend_on_each_other():
 def test_soap_of_a_large_model_is_told():
     with pytest.raises(ConfigError, match="=soap: the model has 2,049 parameters, and"):
         update({"kernel": jnp.zeros(2049)}, None, "soap")
+
+
+def test_soap_leaves_lapack_one_thread():
+    """So that its bits are those of any number of cores, and busy ones do no harm."""
+    make_optimizer("soap", optax.constant_schedule(0.1)).init(KERNEL)
+    jnp.linalg.eigh(jnp.eye(3)).eigenvalues.block_until_ready()
+    pools = [x for x in threadpoolctl.threadpool_info() if x["user_api"] == "blas"]
+    assert any("scipy" in pool["filepath"] for pool in pools)
+    assert {pool["num_threads"] for pool in pools} == {1}
 
 
 def test_schedules_begin_peak_and_end_where_they_should():
