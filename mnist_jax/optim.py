@@ -33,6 +33,18 @@ SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
     ),
 }
 
+
+def _decoupled(
+    rule: optax.GradientTransformation, schedule: optax.Schedule, decay: Any
+) -> optax.GradientTransformation:
+    """The rule with a weight decay that it does not scale."""
+    return optax.chain(
+        rule,
+        optax.add_decayed_weights(decay, _is_kernel),
+        optax.scale_by_learning_rate(schedule),
+    )
+
+
 # (schedule, weight decay) -> update rule. AdamW decouples the decay from the adaptive
 # scale (Loshchilov and Hutter, 2019), and so does SOAP; to the others it comes as the
 # gradient of the L2 penalty, before their own rule.
@@ -40,18 +52,10 @@ OPTIMIZERS: dict[str, Callable[[optax.Schedule, Any], optax.GradientTransformati
     "adam": lambda schedule, decay: optax.chain(
         scale_by_adam(), optax.scale_by_learning_rate(schedule)
     ),
-    "adamw": lambda schedule, decay: optax.chain(
-        scale_by_adam(),
-        optax.add_decayed_weights(decay, _is_kernel),
-        optax.scale_by_learning_rate(schedule),
-    ),
+    "adamw": lambda schedule, decay: _decoupled(scale_by_adam(), schedule, decay),
     "rmsprop": lambda schedule, decay: optax.rmsprop(schedule, decay=0.9, eps=1e-7),
     "sgd": lambda schedule, decay: optax.sgd(schedule, momentum=_MOMENTUM),
-    "soap": lambda schedule, decay: optax.chain(
-        scale_by_soap(),
-        optax.add_decayed_weights(decay, _is_kernel),
-        optax.scale_by_learning_rate(schedule),
-    ),
+    "soap": lambda schedule, decay: _decoupled(scale_by_soap(), schedule, decay),
 }
 _DECOUPLED = ("adamw", "soap")
 

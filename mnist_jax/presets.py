@@ -11,6 +11,13 @@ ELASTIC = dict(
 )
 # What these change beside `augment`, as Config has it, for presets on top of others.
 NOT_ELASTIC = dict(affine_shift=2.0, elastic_pixels=1.0, nearest_fraction=0.0)
+_TINY = dict(
+    ELASTIC,
+    optimizer="soap",
+    learning_rate=4e-2,
+    affine_strength=0.3,
+    elastic_pixels=0.3,
+)
 _DIRECTIONAL = dict(
     ELASTIC,
     batch_size=128,
@@ -88,16 +95,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "renet": dict(
         _DIRECTIONAL | NOT_ELASTIC, augment="shift", epochs=2, units=32, layers=2
     ),
-    "tiny": dict(
-        ELASTIC,
-        epochs=60,
-        batch_size=128,
-        optimizer="soap",
-        learning_rate=4e-2,
-        schedule="onecycle",
-        affine_strength=0.3,
-        elastic_pixels=0.3,
-    ),
+    "tiny": dict(_TINY, epochs=60, batch_size=128, schedule="onecycle"),
 }
 
 # Chosen on the validation part of MNIST for 99% on the test set at the last epoch, in
@@ -168,15 +166,7 @@ BEST_PRESETS: dict[str, dict[str, Any]] = {
     "gru": dict(_BEST_RECURRENT),
     "fourway": dict(_BEST_RECURRENT, units=128),
     "renet": dict(_BEST_RECURRENT, epochs=30, units=48),
-    "tiny": dict(
-        _BEST,
-        optimizer="soap",
-        epochs=400,
-        learning_rate=4e-2,
-        weight_decay=0.0,
-        elastic_pixels=0.3,
-        affine_strength=0.3,
-    ),
+    "tiny": dict(_BEST | _TINY, epochs=400, weight_decay=0.0),
 }
 
 LARGE_DATA_PRESETS = {"fast": FAST_PRESETS, "best": BEST_PRESETS}

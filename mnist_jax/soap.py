@@ -10,7 +10,7 @@ from jax.flatten_util import ravel_pytree
 from mnist_jax.settings import ConfigError
 
 _MOST_PARAMS = 2048  # a basis is a matrix of as many rows and columns
-_STEPS_OF_A_BASIS = 50
+_PRECONDITION_FREQUENCY = 50  # steps from one basis to the next
 
 
 class SoapState(NamedTuple):
@@ -61,7 +61,7 @@ def scale_by_soap(
         mu = b1 * state.mu + (1 - b1) * grad
         moments = b2 * state.moments + (1 - b2) * jnp.outer(grad, grad)
         basis = jax.lax.cond(
-            count % _STEPS_OF_A_BASIS == 0,
+            count % _PRECONDITION_FREQUENCY == 0,
             lambda: jnp.linalg.eigh(moments).eigenvectors,
             lambda: state.basis,
         )
