@@ -111,21 +111,22 @@ def test_renet_reads_columns_and_then_rows_of_patches():
 def test_tiny_equals_flax_convolutions():
     model = make_model("tiny", 10)
     params = init(model)
-    assert count(params) == 697
+    assert count(params) == 692
 
-    def convolve(x, kernel, groups=1, padding="VALID"):
+    def convolve(x, kernel, groups=1, padding="VALID", dilation=1):
         return jax.lax.conv_general_dilated(
-            x, kernel, (1, 1), padding, feature_group_count=groups,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            x, kernel, (1, 1), padding, rhs_dilation=(dilation, dilation),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups,
         )  # fmt: skip
 
     x = convolve(IMAGES, params["kernel"]) + params["bias"]
     x = nn.relu(nn.max_pool(x, (2, 2), strides=(2, 2)))
-    for i in range(4):
-        own = params[f"Separable_{i}"]
+    for i, dilation in enumerate((1, 1, 2, 4)):
+        own = params[f"DilatedSeparable_{i}"]
         kernel = own["kernel"].transpose(1, 2, 0)[:, :, None]
-        x = convolve(x, kernel, groups=x.shape[-1], padding="SAME")
-        x = nn.relu(x @ own["mixing"].T + own["bias"])
+        maps = convolve(x, kernel, x.shape[-1], "SAME", dilation)
+        added = nn.relu(maps @ own["mixing"].T + own["bias"])
+        x = x + added if i else added
     expected = dense(np.asarray(x.mean((1, 2))), params["Dense_0"])
     np.testing.assert_allclose(apply(model, params), expected, atol=1e-4)
 

@@ -8,6 +8,8 @@ columns are written out: what remains innermost are the images, which vectors ho
 Shapes: maps [C, H, W, B], kernels [C, 3, 3].
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -15,36 +17,47 @@ from mnist_jax.ops.platform import fusion_barrier
 
 Array = jax.Array
 
-_TAPS = [(y, x) for y in range(3) for x in range(3)]
 _LONGEST = 32  # rows or columns whose sum is written out, which takes time to compile
 
 
-def depthwise(maps: Array, kernel: Array) -> Array:
-    """Cross-correlation: float32 [C, H, W, B], [C, 3, 3] -> [C, H, W, B]."""
+def depthwise(maps: Array, kernel: Array, dilation: int = 1) -> Array:
+    """Cross-correlation with taps `dilation` places apart (Yu and Koltun, 2016).
+
+    Args:
+      maps: float32 [C, H, W, B].
+      kernel: float32 [C, 3, 3].
+      dilation: at least 1, which is a kernel without holes.
+
+    Returns:
+      float32 [C, H, W, B].
+    """
 
     def plain(maps, kernel):
-        return _sum_of_taps(_pad(maps), kernel)
+        return _sum_of_taps(dilation, _pad(dilation, maps), kernel)
 
     if max(maps.shape[1:3]) > _LONGEST:
         return plain(maps, kernel)
-    return jax.lax.platform_dependent(maps, kernel, cpu=_on_cpu, default=plain)
+    on_cpu = functools.partial(_on_cpu, dilation)
+    return jax.lax.platform_dependent(maps, kernel, cpu=on_cpu, default=plain)
 
 
-@jax.custom_vjp
-def _on_cpu(maps: Array, kernel: Array) -> Array:
-    return _forward(maps, kernel)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _on_cpu(dilation: int, maps: Array, kernel: Array) -> Array:
+    return _forward(dilation, maps, kernel)[0]
 
 
-def _forward(maps, kernel):
-    padded = fusion_barrier(_pad, maps)
-    return fusion_barrier(_sum_of_taps, padded, kernel), (padded, kernel)
+def _forward(dilation, maps, kernel):
+    pad = functools.partial(_pad, dilation)
+    sum_of_taps = functools.partial(_sum_of_taps, dilation)
+    padded = fusion_barrier(pad, maps)
+    return fusion_barrier(sum_of_taps, padded, kernel), (padded, kernel)
 
 
-def _backward(saved, grads):
+def _backward(dilation, saved, grads):
     padded, kernel = saved
     _, height, width, _ = grads.shape
-    turned = kernel[:, ::-1, ::-1]
-    maps_grad = fusion_barrier(_sum_of_taps, fusion_barrier(_pad, grads), turned)
+    # Its transpose is a cross-correlation with the kernel turned by half a turn.
+    maps_grad, _ = _forward(dilation, grads, kernel[:, ::-1, ::-1])
 
     def over_columns(grads, padded):  # -> [9, C, H, B]
         return jnp.stack(
@@ -53,7 +66,7 @@ def _backward(saved, grads):
                     grads[:, :, j] * padded[:, y : y + height, x + j]
                     for j in range(width)
                 )
-                for y, x in _TAPS
+                for y, x in _taps(dilation)
             ]
         )
 
@@ -68,13 +81,20 @@ def _backward(saved, grads):
 _on_cpu.defvjp(_forward, _backward)
 
 
-def _pad(maps: Array) -> Array:
-    return jnp.pad(maps, ((0, 0), (1, 1), (1, 1), (0, 0)))
+def _taps(dilation: int) -> list[tuple[int, int]]:
+    """Rows and columns of the padded maps where each tap begins."""
+    return [(dilation * y, dilation * x) for y in range(3) for x in range(3)]
 
 
-def _sum_of_taps(padded: Array, kernel: Array) -> Array:
-    height, width = (n - 2 for n in padded.shape[1:3])
+def _pad(dilation: int, maps: Array) -> Array:
+    around = (dilation, dilation)
+    return jnp.pad(maps, ((0, 0), around, around, (0, 0)))
+
+
+def _sum_of_taps(dilation: int, padded: Array, kernel: Array) -> Array:
+    height, width = (n - 2 * dilation for n in padded.shape[1:3])
+    weights = kernel.reshape(len(kernel), 9, 1, 1, 1)
     return sum(
-        kernel[:, y, x, None, None, None] * padded[:, y : y + height, x : x + width]
-        for y, x in _TAPS
+        weights[:, i] * padded[:, y : y + height, x : x + width]
+        for i, (y, x) in enumerate(_taps(dilation))
     )

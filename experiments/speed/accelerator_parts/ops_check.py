@@ -1,5 +1,6 @@
 """Every operation of `mnist_jax.ops`, with its gradient, on a device and on the CPU."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -94,6 +95,11 @@ def _recurrence_of(parts: int, reverse: bool) -> Callable[..., Any]:
 _REAL = ((16,), (16, 100, 32), (16, 1, 32))
 _WIDE = {
     "depthwise": (depthwise.depthwise, (8, 12, 12, 64), (8, 3, 3)),
+    "depthwise, dilated": (
+        functools.partial(depthwise.depthwise, dilation=4),
+        (8, 12, 12, 64),
+        (8, 3, 3),
+    ),
     "batch_norm": (
         lambda x, g, b: normalization.batch_norm(x, g, b, 2)[0],
         (6, 6, 8, 64),
