@@ -46,7 +46,7 @@ class Tiny(nn.Module):
     """A convolution with pooling and four separable ones: 692 parameters.
 
     The last three add to what they read (He et al., 2016), and the last two are
-    dilated (Yu and Koltun, 2016), so that the middle of 28 x 28 pixels sees all of them.
+    dilated (Yu and Koltun, 2016), so that the middle of 28 x 28 pixels sees all others.
     Inside, maps come first and images last: [maps, rows, columns, B].
     """
 
