@@ -41,10 +41,10 @@ def define_settings(
 
 
 def _define(one: Any, default: Any) -> flags.FlagHolder:
-    from mnist_jax.config import PRESET_SETTINGS
+    from mnist_jax.config import default_text
 
     owners = f" [{', '.join(one.models)}]" if one.models else ""
-    known = "the preset's" if one.name in PRESET_SETTINGS else one.default
+    known = default_text(one)
     # Where there is a default absl adds it.
     where = "" if default is not None or known is None else f" (default: {known})"
     text = one.help + owners + where

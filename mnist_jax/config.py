@@ -8,7 +8,7 @@ from typing import Any
 from mnist_jax import data, models
 from mnist_jax.presets import DIGITS_PRESETS, LARGE_DATA_PRESETS, PRESETS
 from mnist_jax.run_settings import RunSettings
-from mnist_jax.settings import ConfigError, optional_field, settings_of
+from mnist_jax.settings import ConfigError, Setting, optional_field, settings_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,8 +93,6 @@ Config = dataclasses.make_dataclass(
     namespace={"__module__": __name__, "__doc__": "Every setting of one run."},
 )
 SETTINGS = settings_of(Config)
-# Those that presets decide, where they are not given.
-PRESET_SETTINGS = {name for preset in PRESETS.values() for name in preset}
 _REQUIRED = ("model", "dataset")
 
 
@@ -152,14 +150,24 @@ def absolute_folders(paths: str | None) -> str | None:
     return paths and ",".join(map(absolute_folder, paths.split(",")))
 
 
+def default_text(one: Setting) -> str | None:
+    """What a setting is where it is not given, in words; None for nothing."""
+    always = {name for preset in PRESETS.values() for name in preset}
+    if one.name in always:
+        return "preset"
+    others = (DIGITS_PRESETS, *LARGE_DATA_PRESETS.values())
+    if any(one.name in preset for presets in others for preset in presets.values()):
+        return f"{one.default}, some presets another"
+    return None if one.default is None else f"{one.default}"
+
+
 def settings_table() -> str:
     """The settings as a table in Markdown, which docs/settings.md holds."""
     lines = ["| flag | values | default | of |", "| --- | --- | --- | --- |"]
     for one in SETTINGS.values():
         values = " ".join(one.choices) if one.choices else one.expected
-        default = "preset" if one.name in PRESET_SETTINGS else one.default
+        default = default_text(one) or ""
         of = ", ".join(one.models) if one.models else ""
-        default = "" if default is None else f"{default}"
         lines.append(f"| `--{one.name}`: {one.help} | {values} | {default} | {of} |")
     return "\n".join(lines) + "\n"
 

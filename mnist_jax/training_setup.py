@@ -21,6 +21,7 @@ from mnist_jax import (
     train_step,
 )
 from mnist_jax.config import Config, ConfigError, decisive
+from mnist_jax.models.layers import IMAGES_PER_NORM
 from mnist_jax.parallel import devices as devices_lib
 from mnist_jax.parallel import placement, programs
 from mnist_jax.trainer import Trainer
@@ -165,8 +166,11 @@ def make_trainer(
     if teacher is not None:
         # Params are arguments of the program; as constants they would be part of it.
         hparams["teacher"] = teacher.params
+    min_images = devices_lib.min_images_per_device(work)
+    if config.batch_norm:  # the same statistics as on one device
+        min_images = max(min_images, IMAGES_PER_NORM)
     devices = devices_lib.choose_devices(
-        config.num_devices, config.batch_size, devices_lib.min_images_per_device(work)
+        config.num_devices, config.batch_size, min_images
     )
     host_images = config.data_placement == "host"
     if config.data_placement == "auto":

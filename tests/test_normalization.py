@@ -154,6 +154,16 @@ def test_a_run_s_predictions_are_by_the_averages(whole):
         np.testing.assert_allclose(alone[0], together[i], atol=1e-6)
 
 
+def test_a_run_takes_no_more_devices_than_have_64_images_each():
+    """With fewer on each it would normalise over other images, and learn otherwise."""
+
+    def count(**settings):
+        config = make_config("cnn", "digits", batch_size=128, **settings)
+        return len(prepare(config).trainer.devices)
+
+    assert (count(), count(batch_norm=True)) == (4, 2)
+
+
 @pytest.mark.slow
 def test_a_stopped_run_goes_on_to_the_same_bits(whole, tmp_path):
     config = make(ema_decay=0.9)

@@ -124,7 +124,9 @@ def _blocks(default: int) -> Any:
 
 
 def _batch_norm() -> Any:
-    return setting(False, "normalise the maps over 64 images of a batch")
+    return setting(
+        False, "batch normalisation, over 64 images at a time or the fewer of a device"
+    )
 
 
 def _stages(

@@ -15,7 +15,7 @@ from mnist_jax.settings import setting
 
 Array = jax.Array
 
-_IMAGES_PER_GROUP = 64
+IMAGES_PER_NORM = 64  # whose mean and variance `BatchNorm` takes
 
 
 class BatchNorm(nn.Module):
@@ -39,7 +39,7 @@ class BatchNorm(nn.Module):
         variance = self.param("variance", ones, (channels,))
         if not is_training:
             return scale_and_shift(x, gain, bias, mean, variance)
-        num_groups = batch // math.gcd(batch, _IMAGES_PER_GROUP)
+        num_groups = batch // math.gcd(batch, IMAGES_PER_NORM)
         x, mean, variance = batch_norm(x, gain, bias, num_groups)
         for name, value in {"mean": mean, "variance": variance}.items():
             self.sow(STATISTICS, name, value.mean(1), lambda _, new: new, tuple)
