@@ -99,8 +99,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 # Chosen on the validation part of MNIST for 99% on the test set at the last epoch, in
-# the least time from the start of the process. Two epochs of the embedded digits are 38
-# steps, so there is none for small data sets.
+# the least time from the start of the process. Two epochs of scikit-learn's digits are
+# 38 steps, so there is none for small data sets.
 FAST_PRESETS: dict[str, dict[str, Any]] = {
     "cnn": dict(
         NOT_ELASTIC,
@@ -171,7 +171,7 @@ BEST_PRESETS: dict[str, dict[str, Any]] = {
 
 LARGE_DATA_PRESETS = {"fast": FAST_PRESETS, "best": BEST_PRESETS}
 
-# The embedded digits have 1,400 training images, MNIST has 60,000: an epoch is a
+# scikit-learn's digits have 1,400 training images, MNIST has 60,000: an epoch is a
 # fortieth of the steps. So a run needs more epochs, smaller batches and stronger
 # augmentation. One's own images, which are few as a rule, get the same.
 _DIGITS = dict(NOT_ELASTIC, batch_size=32, augment="affine")

@@ -14,8 +14,8 @@ class RunSettings:
 
     model: str = setting(help="what to train", choices=lambda: models.MODELS)
     dataset: str = setting(
-        help="auto is mnist or, where that cannot be had, the embedded digits; folder "
-        "is one's own images",
+        help="auto is mnist or, where that cannot be had, scikit-learn's digits; "
+        "folder is one's own images",
         choices=lambda: data.NAMES,
     )
     preset: str = setting(

@@ -1,4 +1,4 @@
-"""Folders of image files, a sub-folder for each class, from the embedded digits."""
+"""Folders of image files, a sub-folder for each class, from scikit-learn's digits."""
 
 import functools
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The study of batches and learning rates, on the embedded digits."""
+"""The study of batches and learning rates, on scikit-learn's digits."""
 
 import json
 

@@ -24,7 +24,7 @@ RNG = np.random.default_rng(0)
 
 @pytest.fixture(scope="module")
 def teachers(tmp_path_factory):
-    """Two runs on the embedded digits."""
+    """Two runs on scikit-learn's digits."""
     folders = [tmp_path_factory.mktemp(name) for name in ("one", "two")]
     for seed, folder in enumerate(folders):
         train_and_evaluate(make_quick(seed=seed, epochs=2), folder)

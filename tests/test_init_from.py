@@ -32,7 +32,7 @@ NEW = ("Dense_2/bias", "Dense_2/kernel")
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory):
-    """A run on the ten embedded digits."""
+    """A run on scikit-learn's digits."""
     workdir = tmp_path_factory.mktemp("other")
     settings = {"augment": "none", "dropout": 0.0, "learning_rate": 3e-3}
     train_and_evaluate(make_mlp(epochs=6, hidden_sizes=(64, 64), **settings), workdir)

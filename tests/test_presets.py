@@ -6,7 +6,7 @@ from mnist_jax import models
 from mnist_jax.config import make_config
 from mnist_jax.training import train_and_evaluate
 
-# The least test accuracy, on the embedded digits and on MNIST.
+# The least test accuracy, on scikit-learn's digits and on MNIST.
 LEAST = {
     "linear": (0.95, 0.923),
     "mlp": (0.97, 0.983),

@@ -26,7 +26,7 @@ _FAST = ("lru, 64 pixels",)  # the others are slow
 
 
 def some_digits(size: int) -> data.Dataset:
-    """Of the embedded digits, which are drawn 8 pixels high; 28 is what runs have."""
+    """Of scikit-learn's digits, which are drawn 8 pixels high; 28 is what runs have."""
     digits = load_digits()
     small = digits.images[: NUM_TRAIN + NUM_TEST].astype(np.uint8)
     images = np.stack([enlarge(x) if size == 28 else x * 15 for x in small])

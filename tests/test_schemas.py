@@ -1,6 +1,6 @@
 """What earlier versions wrote, literally, is read: evaluated, drawn and gone on with.
 
-Each schema's folder is that of a linear model on the embedded digits, in its first
+Each schema's folder is that of a linear model on scikit-learn's digits, in its first
 epoch of two or complete.
 """
 

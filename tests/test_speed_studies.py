@@ -1,4 +1,4 @@
-"""Studies of speed that have no test file of their own, on the embedded digits."""
+"""Studies of speed that have no test file of their own, on scikit-learn's digits."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The studies from end to end on the embedded digits, and their pages in a browser."""
+"""The studies from end to end on scikit-learn's digits; their pages in a browser."""
 
 import json
 import re

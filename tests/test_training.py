@@ -1,4 +1,4 @@
-"""Whole runs in this process, on the embedded digits."""
+"""Whole runs in this process, on scikit-learn's digits."""
 
 import dataclasses
 

@@ -5,7 +5,7 @@
 Trains recurrences of at most 70,000 parameters on the 784 pixels of an image one by
 one, in their order (sMNIST) and in a fixed random one (psMNIST), each without and with
 augmentation, the same for all; lru, mingru and minlstm have three blocks that pool time
-by four. All six are 72 runs of 20 epochs with three seeds; one of lru takes 25 to 40
+by four. All six are 72 runs of 20 epochs with three seeds; one of lru takes 30 to 44
 minutes on one core. Charts validation error by epoch and by minute, the size of the
 gradient at the pixel of each time step, which says what is remembered, and the accuracy
 where an eighth of the steps is black. The table has the memory that the arrays within

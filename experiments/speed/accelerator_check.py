@@ -81,7 +81,7 @@ def load(dataset: str, raw_dir: str | None) -> dict[str, Any]:
     if not raw_dir:
         raise ConfigError(
             "--raw_dir is not given: expected the folder of MNIST's four IDX files, or "
-            "--dataset=digits for the embedded digits"
+            "--dataset=digits for scikit-learn's digits"
         )
     return idx.read(idx.require(Path(raw_dir)), source)
 

@@ -1,7 +1,7 @@
 """Data sets as uint8 arrays, prepared once by tfds and read without TensorFlow.
 
 `mnist`, `fashion_mnist` and `kmnist` come from prepared files, raw IDX files or the
-network; `digits` is embedded in scikit-learn and needs none of them; `folder` is a
+network; `digits` comes with scikit-learn and needs none of them; `folder` is a
 person's own image files.
 """
 

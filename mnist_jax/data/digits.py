@@ -1,4 +1,4 @@
-"""scikit-learn's embedded digits, brought to MNIST's form."""
+"""scikit-learn's digits, brought to MNIST's form."""
 
 import hashlib
 

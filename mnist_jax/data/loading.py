@@ -74,7 +74,7 @@ def _prepare_any(
         if raw_dir:
             raise
         logging.warning(
-            "\n*** NOT MNIST: using scikit-learn's 1,797 embedded digits instead. "
+            "\n*** NOT MNIST: using scikit-learn's 1,797 digits instead. "
             "***\n*** %s ***",
             error,
         )

@@ -28,7 +28,7 @@ class Source:
     make_arrays: Callable[[], tuple[Arrays, str]] | None = None
     # A person's own image files, see image_folder.py; each folder has its own classes.
     is_image_folder: bool = False
-    # So few images that a run needs the presets of the embedded digits.
+    # So few images that a run needs the presets of scikit-learn's digits.
     is_small: bool = False
 
     def __post_init__(self):
