@@ -140,10 +140,11 @@ def _begin(
     """Goes back to the last checkpoint, if there is one, and compiles."""
     trainer = setup.trainer
     clock, epochs = snapshot.restore(trainer, checkpoints, first_params)
-    if checkpoints is not None:
-        # Those after the checkpoint are made again.
-        records.write_metrics(workdir, epochs)
-        on_epochs(epochs)
+    with multihost.propagate_errors(EXPECTED):
+        if checkpoints is not None:
+            # Those after the checkpoint are made again.
+            records.write_metrics(workdir, epochs)
+            on_epochs(epochs)
     epoch = int(trainer.state.step) // trainer.num_steps
     if epoch == setup.config.epochs:
         return clock, epochs  # there is nothing left to train

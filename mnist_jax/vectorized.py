@@ -23,6 +23,7 @@ from mnist_jax.training_setup import build_model, load_data
 # Members step together if their states stay in a core's cache from step to step, and
 # if the model's matmuls are no larger than this: else one member's fill a core.
 _BYTES_IN_CACHE, _MAX_MACS_TOGETHER = 2**20, 1_000_000
+_SHARED = ("raw_dir", "data_dir")  # what is no setting of the run, but of its data
 _LACKING = {
     "init_from": "no other run to start from",
     "teacher": "no other run to learn from",
@@ -55,7 +56,9 @@ class VectorizedRuns:
         """
         first = configs[0]
         for config in configs:
-            if other := set(config.differences(first)) - set(MEMBER_SETTINGS):
+            different = {x for x in _SHARED if getattr(config, x) != getattr(first, x)}
+            different |= set(config.differences(first))
+            if other := different - set(MEMBER_SETTINGS):
                 raise ConfigError(
                     f"members differ in {', '.join(sorted(other))}: expected to differ "
                     f"in {', '.join(MEMBER_SETTINGS)} alone; train them one by one"

@@ -113,6 +113,20 @@ def test_a_damaged_checkpoint_is_told_in_one_line(tmp_path, content):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("read_only", [False, True])
+def test_the_one_that_is_asked_for_is_damaged_and_another_is_not(tmp_path, read_only):
+    params, training = make_items()
+    with Checkpoints(tmp_path, IDENTITY) as checkpoints:
+        checkpoints.save(6, params, training)
+        checkpoints.save(7, params, training)
+    for path in (tmp_path / "checkpoints/7/params").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"{")
+    with Checkpoints(tmp_path, IDENTITY, read_only) as checkpoints:
+        with pytest.raises(CheckpointError, match="7 cannot be read"):
+            checkpoints.restore(params, training, step=7)
+
+
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     params, training = make_items()
     with Checkpoints(tmp_path, IDENTITY) as checkpoints:

@@ -160,6 +160,13 @@ def test_views_of_another_number_are_scored_by_the_command(forked, tmp_path):
         assert done.code == 0, done.errors
         outputs.append(done.output)
     assert outputs[0] != outputs[1]
+    for number in ("0", "10"):
+        flag = f"--eval_views={number}"
+        done = forked("--mode=evaluate", "--workdir=run", flag, cwd=tmp_path)
+        assert (done.code, done.output) == (1, "")
+        assert done.errors.startswith(f"error: {flag}: expected") and (
+            done.errors.count("\n") == 1
+        )
     done = forked("--mode=plot", "--workdir=run", "--eval_views=9", cwd=tmp_path)
     assert done.code == 1 and "--eval_views has no effect with" in done.errors
 

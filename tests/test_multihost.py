@@ -121,7 +121,7 @@ told = []
 try:
     with multihost.propagate_errors((ValueError,)):
         if number == 1:
-            raise ValueError("r\\u00e9sum\\u00e9 lost")
+            raise ValueError("r\\u00e9sum\\u00e9 \\udcff lost")
 except (ValueError, multihost.ProcessError) as error:
     told.append(str(error))
 try:
@@ -153,8 +153,8 @@ def test_what_processes_say_to_each_other_arrives():
     for one in said:
         assert one["agreed"] == [1, 7, -5]
         assert one["shared"] == [first, [0, 1, 2]]
-    assert said[0]["told"][0] == "process 1: r\u00e9sum\u00e9 lost"
-    assert said[1]["told"][0] == "r\u00e9sum\u00e9 lost"
+    assert said[0]["told"][0] == "process 1: r\u00e9sum\u00e9 \\udcff lost"
+    assert said[1]["told"][0] == "r\u00e9sum\u00e9 \udcff lost"
     for one in said:
         assert "other settings, data or versions" in one["told"][1]
 

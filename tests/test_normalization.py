@@ -72,6 +72,16 @@ def test_members_side_by_side():
             np.testing.assert_allclose(ours[i], theirs, atol=1e-4)
 
 
+@pytest.mark.parametrize("batch, size", [(128, 64), (96, 48), (100, 50), (7, 7)])
+def test_layer_takes_the_largest_equal_parts_of_64_images_at_most(batch, size):
+    x, layer = normal(2, 3, 4, batch), BatchNorm()
+    params = layer.init(jax.random.key(0), x, True)
+    found, _ = layer.apply(params, x, True, mutable=[STATISTICS])
+    first, _ = layer.apply(params, x[..., :size], True, mutable=[STATISTICS])
+    np.testing.assert_allclose(found[..., :size], first, atol=1e-5)
+    assert np.abs(np.mean(found[..., :size], (0, 1, 3))).max() < 1e-5
+
+
 def test_layer_is_that_of_flax():
     x = normal(3, 2, 5, 64)
     theirs, ours = nn.BatchNorm(use_running_average=False), BatchNorm()

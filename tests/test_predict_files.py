@@ -100,10 +100,21 @@ def test_names_that_are_no_text_are_kept_byte_by_byte(workdir, scans, run_launch
     assert _rows(scans.parent / "table.csv")[1][0] == name
 
 
-@pytest.mark.parametrize("place", ["nowhere/table.csv", "scans"])
+def test_a_table_that_is_a_link_is_written_where_it_points(workdir, scans, run_launch):
+    (scans.parent / "latest.csv").symlink_to("first.csv")
+    run_launch(
+        "--mode=predict", f"--workdir={workdir}", "--images=scans",
+        "--output=latest.csv", cwd=scans.parent, code=1,
+    )  # fmt: skip
+    assert (scans.parent / "latest.csv").is_symlink()
+    assert _rows(scans.parent / "first.csv")
+
+
+@pytest.mark.parametrize("place", ["nowhere/table.csv", "scans", "pipe"])
 def test_a_table_that_cannot_be_written_is_told_at_once(
     workdir, scans, run_launch, place
 ):
+    os.mkfifo(scans.parent / "pipe")  # no file, as /dev/null is none
     _, errors = run_launch(
         "--mode=predict", f"--workdir={workdir}", "--images=scans",
         f"--output={place}", cwd=scans.parent, code=1,

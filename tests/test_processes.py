@@ -115,6 +115,16 @@ def test_each_process_sends_its_own_devices_their_images(two, tmp_path):
 
 
 @pytest.mark.slow
+def test_all_processes_read_the_teacher(tmp_path):
+    teacher, together = tmp_path / "teacher", tmp_path / "run"
+    train_all(1, *SMALL, "--epochs=1", f"--workdir={teacher}", cwd=tmp_path)
+    command = (*SMALL, "--epochs=2", f"--teacher={teacher}")
+    train_all(2, *command, f"--workdir={together}", cwd=tmp_path)
+    train_alone(together, tmp_path / "one")
+    assert_close_runs(together, tmp_path / "one")
+
+
+@pytest.mark.slow
 def test_all_stop_together_and_go_on_exactly(two, tmp_path):
     workdir = tmp_path / "run"
     command = (*SMALL, "--epochs=20", f"--workdir={workdir}")

@@ -139,6 +139,12 @@ def test_what_is_no_number_cannot_differ(data_dir):
         VectorizedRuns(configs)
 
 
+def test_data_of_one_folder_are_not_those_of_another(data_dir, tmp_path):
+    configs = [make("linear", data_dir), make("linear", tmp_path)]
+    with pytest.raises(ConfigError, match="differ in data_dir"):
+        VectorizedRuns(configs)
+
+
 def test_images_on_the_host_are_not_trained_on_together(data_dir):
     configs = [make("linear", data_dir, data_placement="host")] * 2
     with pytest.raises(ConfigError, match="--data_placement=host: vectorized runs"):

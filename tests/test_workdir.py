@@ -17,6 +17,15 @@ def test_overwriting_removes_the_run_and_nothing_else(tmp_path):
     assert names == ["config.json", "notes.txt"]
 
 
+@pytest.mark.parametrize("name", ["figures", "result.json"])
+def test_overwriting_removes_nothing_where_there_is_no_run(tmp_path, name):
+    path = tmp_path / name
+    path.write_text("mine") if "." in name else path.mkdir()
+    with pytest.raises(records.RecordsError, match=f"holds {name}, but no run"):
+        workdir.initialise(tmp_path, NEW, "cd34", overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def make_run(folder):
     records.write_config(folder, OLD, "ab12")
     records.write_metrics(folder, [EPOCH])

@@ -25,9 +25,12 @@ def evaluate(
 ) -> None:
     """Prints the scores of the run's last checkpoint."""
     from mnist_jax import predict
+    from mnist_jax.config import SETTINGS
     from mnist_jax.parallel import devices
 
     folder = workdir_lib.parse(workdir)
+    if eval_views is not None:
+        SETTINGS["eval_views"].check(eval_views)
     devices.start()
     found = predict.evaluate(folder, data_dir, raw_dir, eval_views)
     if not found.is_complete:
@@ -103,7 +106,10 @@ def predict_images(workdir: str, paths: Sequence[str], output: str | None) -> No
 
 def _parse_output(output: str) -> Path:
     path = images.expand_user(Path(output))
-    if path.is_dir() or not path.parent.is_dir():
+    if path.is_symlink():  # which is kept
+        path = Path(os.path.realpath(path))
+    is_other = path.exists() and not path.is_file()  # a folder or, as /dev/null, device
+    if is_other or not path.parent.is_dir():
         raise ConfigError(
             f"--output={output}: expected a file in a folder that there is: give "
             "another, as --output=predictions.csv"

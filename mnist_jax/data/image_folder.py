@@ -38,6 +38,7 @@ class Tree(NamedTuple):
     class_names: tuple[str, ...]  # K, sorted
     paths: tuple[Path, ...]  # N, by class and name
     labels: np.ndarray  # int32 [N]
+    unused: tuple[str, ...]  # names of files beside the classes
     sha256: str  # of names relative to `folder`, contents and preprocessing
 
 
@@ -50,7 +51,8 @@ def scan(folder: Path, preprocess: str) -> Tree:
       DatasetError, UserErrors: there is no such folder, or it has not the form; each
         fault is a line.
     """
-    classes = {path.name: _entries(path) for path in _class_folders(folder)}
+    folders, unused = _class_folders(folder)
+    classes = {path.name: _entries(path) for path in folders}
     errors: list[UserError] = []
     found: dict[str, Path] = {}  # by the digest of the content
     sums, paths, labels = [], [], []
@@ -90,6 +92,7 @@ def scan(folder: Path, preprocess: str) -> Tree:
         class_names=tuple(classes),
         paths=tuple(paths),
         labels=np.array(labels, np.int32),
+        unused=unused,
         sha256=digests.of_json([VERSION, preprocess, sums]),
     )
 
@@ -146,7 +149,17 @@ def read(tree: Tree) -> Original:
     return Original(arrays, tree.class_names, provenance)
 
 
-def _class_folders(folder: Path) -> list[Path]:
+def warn_of_unused(tree: Tree) -> None:
+    if tree.unused:
+        logging.warning(
+            "--raw_dir=%s: not used, as it is in no sub-folder: %s",
+            tree.folder,
+            _join(tree.unused),
+        )
+
+
+def _class_folders(folder: Path) -> tuple[list[Path], tuple[str, ...]]:
+    """The sub-folders, and the names of what is beside them."""
     if not folder.is_dir():
         raise DatasetError(
             f"--raw_dir={folder}: no such folder; expected one with a sub-folder of "
@@ -169,13 +182,7 @@ def _class_folders(folder: Path) -> list[Path]:
             f"--raw_dir={folder}: {len(folders)} sub-folders; {_EXPECTED}; take some "
             "away, or give another folder"
         )
-    if beside := [path.name for path in entries if path not in folders]:
-        logging.warning(
-            "--raw_dir=%s: not used, as it is in no sub-folder: %s",
-            folder,
-            _join(beside),
-        )
-    return folders
+    return folders, tuple(path.name for path in entries if path not in folders)
 
 
 def _entries(folder: Path) -> list[Path]:

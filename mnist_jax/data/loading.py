@@ -159,6 +159,7 @@ def _prepare_folder(
     from mnist_jax.data import image_folder, prepared
 
     tree = _scan(raw_dir, preprocess)
+    image_folder.warn_of_unused(tree)
     copy = Copy(name, _data_dir(data_dir), tree.sha256)
     if not prepared.exists(copy):
         prepared.prepare(copy, lambda scratch: image_folder.read(tree))

@@ -16,6 +16,9 @@ FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
 SUFFIXES += (".pgm", ".pbm", ".pnm")
 MAX_PIXELS = 50_000_000
+# Of a picture's size, which is checked here, and of odd metadata. For good, as files
+# are read by threads, and `warnings.catch_warnings` is not for these.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 WORKING_SIDE = 768  # a digit of a thirtieth of the photo still has 25 pixels
 
 
@@ -54,12 +57,10 @@ def _read(
             _check_file(file)
         else:
             file.seek(0)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the header's size is checked below
-            with Image.open(file, formats=FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise Image.DecompressionBombError
-                converted = convert(ImageOps.exif_transpose(image))
+        with Image.open(file, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
+            converted = convert(ImageOps.exif_transpose(image))
     except ImageError:
         raise
     except FileNotFoundError:

@@ -125,7 +125,7 @@ def _blocks(default: int) -> Any:
 
 def _batch_norm() -> Any:
     return setting(
-        False, "batch normalisation, over 64 images at a time or the fewer of a device"
+        False, "batch normalisation, over up to 64 images of a device's at a time"
     )
 
 

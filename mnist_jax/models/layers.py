@@ -1,6 +1,5 @@
 """Layers and small functions that several models use."""
 
-import math
 from typing import Any
 
 import flax.linen as nn
@@ -15,7 +14,7 @@ from mnist_jax.settings import setting
 
 Array = jax.Array
 
-IMAGES_PER_NORM = 64  # whose mean and variance `BatchNorm` takes
+IMAGES_PER_NORM = 64  # the most whose mean and variance `BatchNorm` takes
 
 
 class BatchNorm(nn.Module):
@@ -24,9 +23,10 @@ class BatchNorm(nn.Module):
     [H, W, C, B] -> [H, W, C, B] (Ioffe and Szegedy, 2015). In training mean and
     variance are those of 64 images at a time (Hoffer et al., "Train longer, generalize
     better", 2017), so that they do not depend on how a batch is spread over devices, if
-    each has a multiple of 64 images. Else they are the moving averages of these. The
-    averages are params, which the train step moves and no optimizer: so they are
-    averaged, saved and exported with the kernels they belong to.
+    each has a multiple of 64 images; of another batch those of its largest equal parts
+    of no more. Else they are the moving averages of these. The averages are params,
+    which the train step moves and no optimizer: so they are averaged, saved and
+    exported with the kernels they belong to.
     """
 
     @nn.compact
@@ -39,7 +39,8 @@ class BatchNorm(nn.Module):
         variance = self.param("variance", ones, (channels,))
         if not is_training:
             return scale_and_shift(x, gain, bias, mean, variance)
-        num_groups = batch // math.gcd(batch, IMAGES_PER_NORM)
+        sizes = range(1, min(batch, IMAGES_PER_NORM) + 1)
+        num_groups = batch // max(size for size in sizes if batch % size == 0)
         x, mean, variance = batch_norm(x, gain, bias, num_groups)
         for name, value in {"mean": mean, "variance": variance}.items():
             self.sow(STATISTICS, name, value.mean(1), lambda _, new: new, tuple)

@@ -227,7 +227,8 @@ def _all_gather_text(text: str) -> list[str]:
     if not is_multiprocess():
         return [text]
     content = np.zeros(_MESSAGE_BYTES, np.uint8)
-    encoded = np.frombuffer(text.encode()[:_MESSAGE_BYTES], np.uint8)
+    encoded = text.encode(errors="backslashreplace")[:_MESSAGE_BYTES]
+    encoded = np.frombuffer(encoded, np.uint8)
     content[: len(encoded)] = encoded
     rows = multihost_utils.process_allgather(content)
     return [row.tobytes().rstrip(b"\0").decode(errors="replace") for row in rows]

@@ -1,5 +1,6 @@
 """A trained run that predicts at once: all its programs are compiled before."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ class ServedRun:
         DeviceError as `devices.choose_devices` does."""
         stored = stored_model.load(workdir)
         result = records.read_result(workdir)
-        self.name = workdir.resolve().name
+        self.name = os.path.basename(os.path.realpath(workdir))
         self.config = stored.config
         self.class_names = stored.facts.class_names
         self.image_shape = stored.facts.image_shape

@@ -33,15 +33,17 @@ class Unusable(Exception):
 
 def open_manager(folder: Path) -> ocp.CheckpointManager:
     """Of the checkpoints in a folder that exists."""
+    # Of several processes the first alone writes, and each may read: none waits for
+    # another.
+    process = jax.process_index()
     return ocp.CheckpointManager(
         folder,
         options=ocp.CheckpointManagerOptions(
             max_to_keep=_KEEP,
             enable_async_checkpointing=False,
             create=False,
-            # Of several processes only the first comes here: it waits for none.
             multiprocessing_options=ocp.options.MultiprocessingOptions(
-                primary_host=0, active_processes={0}
+                primary_host=process, active_processes={process}
             ),
         ),
     )

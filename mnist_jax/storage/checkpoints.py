@@ -155,9 +155,11 @@ class Checkpoints:
                     step,
                 )
             return step, *found
-        if self._read_only and damaged and self._steps() != list(damaged):
-            # The process that trains has replaced them in the meantime.
-            return self._restore(wanted, **templates)
+        if self._read_only and damaged:
+            there = [x for x in self._steps() if wanted in (None, x)]
+            if there != list(damaged):
+                # The process that trains has replaced them in the meantime.
+                return self._restore(wanted, **templates)
         if not damaged:
             raise CheckpointError(
                 f"{self._folder} holds no checkpoint: train first, or wait for the "

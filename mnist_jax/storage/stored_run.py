@@ -7,6 +7,7 @@ step is left to train, and makes both again.
 """
 
 import contextlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -141,7 +142,9 @@ def check_others(config: Config, workdir: Path) -> None:
         "teacher": (config.teacher or "").split(","),
     }
     for name, paths in others.items():
-        if workdir.resolve() in [Path(path).resolve() for path in paths if path]:
+        # `Path.resolve` fails where a link leads to itself.
+        own = os.path.realpath(workdir)
+        if own in [os.path.realpath(path) for path in paths if path]:
             raise records.RecordsError(
                 f"--{name}={getattr(config, name)}: {workdir} is the folder of this "
                 "run: give another --workdir"

@@ -110,16 +110,21 @@ def initialise(
         nothing was removed.
     """
     try:
-        unknown = (
-            not (workdir / records.CONFIG).exists()
-            and (workdir / records.CHECKPOINTS).exists()
-        )
-        if unknown and not overwrite:
+        has_config = (workdir / records.CONFIG).exists()
+        has_checkpoints = (workdir / records.CHECKPOINTS).exists()
+        if has_checkpoints and not has_config and not overwrite:
             raise RecordsError(
                 f"{workdir} holds checkpoints without a {records.CONFIG}: give another "
                 "--workdir, or remove them with --overwrite"
             )
-        if overwrite:
+        if overwrite and not has_config and not has_checkpoints:
+            for name in (*_FILES, *_FOLDERS):
+                if (workdir / name).exists():
+                    raise RecordsError(
+                        f"{workdir} holds {name}, but no run, and --overwrite removes "
+                        "nothing else: give another --workdir"
+                    )
+        elif overwrite:
             _check_removable(workdir)
             for name in _FILES:
                 (workdir / name).unlink(missing_ok=True)
