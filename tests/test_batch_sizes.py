@@ -47,8 +47,11 @@ def test_what_diverges_is_said_and_not_drawn(monkeypatch, tmp_path):
     lost = row | {"accuracies": [0.5, None], "learning_rate": 1.0}
     kept = row | {"accuracies": [0.5, 0.7], "learning_rate": 1.0}
     cells = batch_sizes.Table(batch_sizes.COLUMNS, [kept, lost]).cells()
-    assert [line[-1] for line in cells] == ["60.00%", "diverges"]
-    assert batch_sizes.draw([kept, lost]).startswith(b"\x89PNG")
+    assert [line[-1] for line in cells] == ["60.00%", "50.00%, 1 of 2 diverge"]
+    none = row | {"accuracies": [None, None], "learning_rate": 1.0}
+    cells = batch_sizes.Table(batch_sizes.COLUMNS, [none]).cells()
+    assert cells[-1][-1] == "2 of 2 diverge"
+    assert batch_sizes.draw([kept, lost, none]).startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from PIL import Image
 
 from experiments.accuracy.search import chart as search_chart
 from experiments.accuracy.search.space import Range
-from experiments.common import charts, prediction_charts
+from experiments.common import charts, columns, prediction_charts
 from mnist_jax import evaluation, formats
 from mnist_jax.plots import style
 
@@ -65,6 +65,14 @@ def test_results_sort_by_mean_and_show_the_deviation(drawn):
     np.testing.assert_allclose(deviation.get_xdata(), [0.45 - std, 0.45 + std])
     np.testing.assert_allclose(mean.get_xdata(), 0.45)
     assert {"99.55 ± 0.07", "225,034"} <= set(texts(drawn[0]))
+
+
+def test_one_seed_shows_no_deviation(drawn):
+    row = {"model": "mlp", "test_accuracy": 0.98, "std": None, "num_params": 7}
+    charts.results([row], "mnist")
+    assert "98.00" in texts(drawn[0])
+    assert columns.with_spread(row) == "98.00%"
+    assert columns.with_spread(row | {"std": 0.001}) == "98.00% ± 0.10"
 
 
 def test_pareto_joins_the_models_that_none_beats(drawn):

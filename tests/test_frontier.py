@@ -1,6 +1,7 @@
 """The study of the frontier and its presets."""
 
 import json
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -80,6 +81,19 @@ def test_the_frontier_of_some_families(tmp_path, run_study):
     assert together == pytest.approx((mean == own[0].labels).mean())
     again, errors = run_study("accuracy.frontier", *arguments, cwd=tmp_path)
     assert again == output and "epoch" not in errors
+
+
+class _Run(NamedTuple):
+    predictions: records.Predictions
+
+
+def test_a_combination_is_averaged_only_where_all_its_models_are():
+    empty = [None] * (len(records.Predictions._fields) - 2)
+    own = records.Predictions(np.eye(3), np.arange(3), *empty)
+    found = ensembles.summarize({m: [_Run(own)] for m in ("cnn", "mlp")}, own.labels)
+    assert [row["ensemble"] for row in found] == ["all families"]
+    found = ensembles.summarize({m: [_Run(own)] for m in ("cnn", "lenet5")}, own.labels)
+    assert [row["ensemble"] for row in found] == ["convolutional", "all families"]
 
 
 def test_the_frontier_of_one_family_is_not_trained_twice(tmp_path, run_study):

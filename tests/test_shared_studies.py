@@ -1,5 +1,6 @@
 """One study by several processes that share its folder."""
 
+import contextlib
 import json
 import signal
 import sys
@@ -10,7 +11,7 @@ from runs_of_launch import finish, start_python, wait_until
 from experiments.common import runs
 from mnist_jax.config import make_config
 from mnist_jax.storage import records
-from mnist_jax.storage.workdir import lock
+from mnist_jax.storage.workdir import InUseError, lock
 
 COMPARE = (
     "-m", "experiments.accuracy.compare_models", "--models=linear,mlp",
@@ -87,6 +88,24 @@ def test_who_waited_for_the_last_run_leaves_the_report(tmp_path, monkeypatch, ca
         runs.train_all(configs, tmp_path)
     assert end.value.code == 0 and ENDS in capsys.readouterr().err
     assert runs.train_all(configs, tmp_path)["run"].result["model"] == "linear"
+
+
+def test_what_another_process_claims_is_waited_for(tmp_path, monkeypatch):
+    folder, waits = tmp_path / "claims" / "tuning", []
+    with contextlib.ExitStack() as other:
+        other.enter_context(lock(folder))
+
+        def sleep(seconds):
+            waits.append(seconds)
+            other.close()
+
+        monkeypatch.setattr(runs.time, "sleep", sleep)
+        with runs.claimed(tmp_path, "tuning"):
+            assert len(waits) == 1
+            with pytest.raises(InUseError), lock(folder):
+                pass
+    with lock(folder):
+        pass
 
 
 def test_a_run_that_launch_trains_is_left_to_it(tmp_path, monkeypatch, capsys):

@@ -41,6 +41,14 @@ def test_vectorized_runs_refuses_numbers(tmp_path, run_study, members):
     assert f"--members={members}: " in errors and errors.count("\n") == 1
 
 
+def test_data_placement_needs_room_on_the_disk(tmp_path, run_study):
+    _, errors = run_study(
+        "speed.data_placement", "--images=1000000000000", cwd=tmp_path, code=1
+    )
+    assert "has room for" in errors and errors.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("images", ["127", "256,256", "x", ""])
 def test_data_placement_refuses_numbers(tmp_path, run_study, images):
     _, errors = run_study(

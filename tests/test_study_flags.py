@@ -47,6 +47,15 @@ RISING = "expected rising whole numbers from 1 to 5"
             "--candidate=seed=1",
             "error: --candidate=seed=1: seed=1 is no setting that can be",
         ),
+        (
+            "select_recipe",
+            "--candidate=dropout=0 dropout=0.1",
+            "dropout is given twice",
+        ),
+        ("select_recipe", "--candidate=dropout='0", "close the quotes"),
+        ("select_recipe", "--dataset=auto", "--dataset=auto: give the data set"),
+        ("precision", "--dataset=auto", "--dataset=auto: give the data set"),
+        ("batch_sizes", "--preset=best", "--preset=best: it holds out no images"),
     ],
 )
 def test_wrong_input_is_told_in_one_line(name, argument, expected, tmp_path, run_study):

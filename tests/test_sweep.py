@@ -1,10 +1,12 @@
 """The search: its space, its rungs, and a whole one that is stopped and goes on."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from experiments.accuracy import sweep
 from experiments.accuracy.search import halving, space
 from mnist_jax import data
 from mnist_jax.config import SETTINGS, make_config
@@ -60,8 +62,8 @@ def test_what_decides_a_run_can_be_varied():
     assert set(space.VARIED) == set(SETTINGS) - {
         "model", "dataset", "preset", "data_dir", "raw_dir", "preprocess", "init_from",
         "epochs", "validation_fraction", "num_devices", "data_placement",
-        "checkpoint_every", "validation_fold", "teacher", "distill_weight",
-        "temperature", "remat_steps",
+        "checkpoint_every", "validation_fold", "validation_by", "teacher",
+        "distill_weight", "temperature", "remat_steps",
     }  # fmt: skip
 
 
@@ -107,6 +109,25 @@ def test_groups_share_all_but_numbers():
     ]
     configs = [make_config("gru", "mnist", **own) for own in settings]
     assert halving.group(configs) == [[0, 2, 3], [1]]
+
+
+class _Given(SimpleNamespace):
+    """Flags without a program."""
+
+    def __getitem__(self, name):
+        return SimpleNamespace(value=getattr(self, name))
+
+
+def test_seeds_are_compared_on_the_same_images():
+    given = _Given(
+        model="linear", dataset="digits", preset="default", data_dir=None, raw_dir=None,
+        vary=["seed=0,1"], trials=0, epochs=1, seed=0,
+    )  # fmt: skip
+    _, settings = sweep.draw_trials(given)
+    assert settings == [{"seed": 0}, {"seed": 1}]
+    assert "--validation_fold=0" in sweep.command(given, "digits", settings[0])
+    given.vary = ["dropout=0,0.1"]
+    assert "validation_fold" not in sweep.command(given, "digits", {"dropout": 0.1})
 
 
 ARGUMENTS = (

@@ -8,7 +8,7 @@ root of how many times larger the batch is (for Adam: Malladi et al., "On the SD
 Scaling Rules for Adaptive Gradient Algorithms", 2022), and times that itself (for SGD:
 Goyal et al., "Accurate, Large Minibatch SGD", 2017). Compares the validation accuracy
 after the last epoch; the test set has no part in it. A run whose loss is no longer
-finite is said to diverge. Finished runs are not repeated. Writes
+finite diverges; means are of the others. Finished runs are not repeated. Writes
 batch_sizes-<dataset>.json, .md and .png under --workdir.
 
 Result: docs/accelerators.md.
@@ -38,10 +38,19 @@ SCALINGS = {
 }
 
 
+def _finite(row: dict[str, Any]) -> list[float]:
+    """Accuracies of the seeds that do not diverge."""
+    return [accuracy for accuracy in row["accuracies"] if accuracy is not None]
+
+
 def _accuracies(row: dict[str, Any]) -> str:
-    if None in row["accuracies"]:
-        return "diverges"
-    return f"{statistics.fmean(row['accuracies']):.2%}"
+    finite, num_seeds = _finite(row), len(row["accuracies"])
+    lost = num_seeds - len(finite)
+    text = f"{lost} of {num_seeds} diverge" if lost else ""
+    if finite:
+        mean = f"{statistics.fmean(finite):.2%}"
+        text = f"{mean}, {text}" if lost else mean
+    return text
 
 
 COLUMNS = (
@@ -61,13 +70,13 @@ def make_rows(given: flags.FlagValues) -> list[tuple[dict[str, Any], list[Config
     """
     names = study_flags.names("models", given.models, list(models.MODELS))
     seeds, folders = study_flags.seeds(given.seeds), study_flags.folders(given)
-    if given.dataset == "auto":
-        raise ConfigError("--dataset=auto: give the data set whose presets are meant")
+    study_flags.check_is_known(given.dataset)
     sizes = [parse_size(text) for text in given.batch_sizes or [""]]
     study_flags.check_each_once("batch_sizes", given.batch_sizes, sizes)
     rows = []
     for model in names:
         preset = make_config(model, given.dataset, given.preset)
+        study_flags.check_validates(preset)
         for size in sizes:
             factor, rates = size / preset.batch_size, {}
             for scaling, scale in SCALINGS.items():
@@ -129,9 +138,9 @@ def draw(rows: Sequence[dict[str, Any]]) -> bytes:
     series: dict[str, tuple[list[int], list[float]]] = {}
     for row in rows:
         sizes, errors = series.setdefault(f"{row['model']}, {row['scaling']}", ([], []))
-        if None not in row["accuracies"]:
+        if finite := _finite(row):
             sizes.append(row["batch_size"])
-            errors.append(100 * max(1e-4, 1 - statistics.fmean(row["accuracies"])))
+            errors.append(100 * max(1e-4, 1 - statistics.fmean(finite)))
     axes = {"xscale": "log", "yscale": "log"}
     labels = ("images per batch", "validation error, %")
     return charts.lines(series, labels, "Batches and rates", **axes)

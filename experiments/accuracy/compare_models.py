@@ -28,7 +28,7 @@ from absl import app, flags
 
 from experiments.accuracy import comparison
 from experiments.common import columns, runs, study_flags
-from experiments.common.report import Page, write_all
+from experiments.common.report import Page, own_command, write_all
 from experiments.common.table import Table, column
 from mnist_jax import cli, data, models
 from mnist_jax.config import Config, ConfigError, make_config
@@ -65,7 +65,7 @@ def compare(given: flags.FlagValues, dataset: str, workdir: Path) -> None:
     name = data.prepare(dataset, given.data_dir, given.raw_dir)
     by_model = make_configs(given, name)
     flat = {key: c for own in by_model.values() for key, c in own.items()}
-    trained = runs.train_all(flat, workdir)
+    trained = runs.train_all(flat, workdir, is_last=dataset == given.datasets[-1])
     all_runs = {m: [trained[key] for key in own] for m, own in by_model.items()}
     report(all_runs, data.load(name, given.data_dir, given.raw_dir), workdir)
     minutes = (time.monotonic() - began) / 60
@@ -76,7 +76,7 @@ def report(all_runs: comparison.Runs, dataset: data.Dataset, workdir: Path) -> N
     """Writes and prints what the runs on one data set show."""
     name = dataset.name
     means = {m: comparison.mean_probabilities(own) for m, own in all_runs.items()}
-    table = Table(COLUMNS, comparison.summarize(all_runs, means))
+    table = Table(COLUMNS, comparison.summarize(all_runs))
     test = comparison.compare_best_two(table.rows, all_runs)
     verdict = comparison.describe(test)
     charts = comparison.draw(dataset, table.rows, all_runs, means)
@@ -87,7 +87,12 @@ def report(all_runs: comparison.Runs, dataset: data.Dataset, workdir: Path) -> N
     for caption, png in charts.values():
         page.figure(png, caption)
     files: dict[str, Any] = {
-        f"compare-{name}.json": {"dataset": name, "rows": table.rows, "test": test},
+        f"compare-{name}.json": {
+            "command": own_command(),
+            "dataset": name,
+            "rows": table.rows,
+            "test": test,
+        },
         f"compare-{name}.md": f"{table.to_markdown()}\n{verdict}\n",
         f"report-{name}.html": page,
     }
@@ -102,8 +107,9 @@ def study() -> None:
     if len(given.models) < 2:
         raise ConfigError("--models: give two or more to compare, with commas")
     study_flags.names("models", given.models, list(models.MODELS))
-    for name in given.datasets:
-        make_configs(given, name)  # wrong settings are told before data is fetched
+    for name in given.datasets:  # wrong settings are refused before data is fetched
+        for own in make_configs(given, name).values():
+            study_flags.check_validates(next(iter(own.values())))
     workdir = study_flags.workdir(given) or Path("runs/compare")
     devices.start()
     for name in given.datasets:

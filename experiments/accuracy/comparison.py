@@ -22,19 +22,17 @@ def mean_probabilities(own: Sequence[Run]) -> np.ndarray:
     return np.mean([run.predictions.probabilities for run in own], axis=0)
 
 
-def summarize(all_runs: Runs, means: Means) -> list[dict[str, Any]]:
-    """One row for each model: `runs.summarize`, calibration, classes and ensemble."""
+def summarize(all_runs: Runs) -> list[dict[str, Any]]:
+    """One row for each model: `runs.summarize`, calibration and classes."""
     rows = []
-    for model, own in all_runs.items():
+    for own in all_runs.values():
         predictions = [run.predictions for run in own]
         bins = [evaluation.reliability(x.probabilities, x.labels) for x in predictions]
         classes = [run.result["per_class_accuracy"] for run in own]
-        correct = means[model].argmax(-1) == own[0].predictions.labels
         row = {
             **runs.summarize(own),
             "calibration_error": float(np.mean([x.error for x in bins])),
             "per_class_accuracy": np.mean(classes, axis=0).tolist(),
-            "ensemble_accuracy": float(correct.mean()),
         }
         rows.append(row)
     return rows

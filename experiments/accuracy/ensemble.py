@@ -21,7 +21,7 @@ from absl import app, flags
 
 from experiments.accuracy.search.halving import Search
 from experiments.common import charts, study_flags
-from experiments.common.report import Page, write_all
+from experiments.common.report import Page, own_command, write_all
 from experiments.common.table import Table, column
 from mnist_jax import cli, data, evaluation
 from mnist_jax.config import Config, make_config
@@ -117,7 +117,12 @@ def study() -> None:
     page.table(table)
     page.figure(png, "Test accuracy of the mean probabilities of k seeds.")
     files = {
-        "ensemble.json": {"model": given.model, "dataset": dataset, "rows": rows},
+        "ensemble.json": {
+            "command": own_command(),
+            "model": given.model,
+            "dataset": dataset,
+            "rows": rows,
+        },
         "ensemble.md": table.to_markdown(),
         "ensemble.png": png,
         "report.html": page,

@@ -43,7 +43,7 @@ COLUMNS = (
     column("seeds", "num_seeds", "{:d}"),
     Column(
         "test accuracy",
-        lambda row: f"{row['test_accuracy']:.3%} ± {100 * row['std']:.3f}",
+        lambda row: columns.with_spread(row, 3),
     ),
     column("standard error", "standard_error", "{:.3f}"),
     Column("lowest", lambda row: f"{min(row['test_accuracies']):.2%}"),
@@ -82,7 +82,9 @@ def draw(
     shown = np.concatenate([wrong, np.setdiff1d(suspected, wrong)])[:60]
     both = np.intersect1d(wrong, suspected)
     title = f"{counted(len(wrong), 'test image')} that all families classify wrongly"
-    if len(suspected):
+    if len(shown) < len(wrong):
+        title = f"{len(shown)} of {title}"
+    elif len(suspected):
         title += (
             f", {len(both)} of them among the {len(suspected)} suspected labels; then "
             "the others of these"
@@ -116,10 +118,7 @@ def make_configs(
     """
     known = [family.key for family in FAMILIES]
     chosen = study_flags.names("models", given.models, known)
-    if given.dataset == "auto":
-        raise ConfigError(
-            f"--dataset=auto: give the data set, one of {', '.join(data.DATASETS)}"
-        )
+    study_flags.check_is_known(given.dataset)
     folders, seeds = study_flags.folders(given), study_flags.seeds(given.seeds)
     configs = {}
     for family in sorted(FAMILIES, key=lambda one: one.teacher is not None):

@@ -91,6 +91,9 @@ def study() -> None:
         }
         for model in names
     }
+    study_flags.check_is_known(given.dataset)
+    for own in configs.values():
+        study_flags.check_validates(next(iter(own.values())))
     devices.start()
     rows = []
     for own in configs.values():

@@ -23,12 +23,12 @@ from typing import Any
 from absl import app, flags
 
 from experiments.common import charts, columns, runs, study_flags
-from experiments.common.machine import run_process
+from experiments.common.machine import environment_without_cache, run_process
 from experiments.common.report import write_all
 from experiments.common.table import Table, column
 from mnist_jax import cli, data, models
-from mnist_jax.config import Config, ConfigError, make_config
-from mnist_jax.errors import UserError
+from mnist_jax.config import Config, make_config
+from mnist_jax.errors import UserError, first_line
 from mnist_jax.formats import counted
 from mnist_jax.storage import records
 from mnist_jax.storage.stored_run import check_workdir
@@ -59,10 +59,20 @@ def run(config: Config, workdir: Path) -> tuple[runs.Run, float]:
 
 
 def read_wall_seconds(config: Config, workdir: Path) -> float | None:
-    """Of the run in `workdir`; None where it is not complete, or not this run."""
+    """Of the run in `workdir`; None where it is not complete, or its time is lost.
+
+    Raises:
+      RecordsError: the folder holds another run, maybe another study's.
+    """
     try:
         if check_workdir(config, workdir) is None:
             return None
+    except records.RecordsError as error:
+        raise records.RecordsError(
+            f"{workdir} does not hold this study's run: delete it, or give another "
+            f"--workdir ({first_line(error)})"
+        ) from error
+    try:
         wall = records.read_json(workdir / _WALL, ["wall_seconds"])
     except records.RecordsError:
         return None
@@ -87,7 +97,7 @@ def launch(config: Config, workdir: Path) -> None:
         "--nocompilation_cache",
         "--overwrite",  # an unfinished run would spoil the wall time
     ]
-    status = run_process(command).returncode
+    status = run_process(command, env=environment_without_cache()).returncode
     if status != 0:
         raise UserError(
             f"launch.py --model={config.model} --seed={config.seed} ended with status "
@@ -113,11 +123,7 @@ def make_configs(given: flags.FlagValues) -> dict[str, list[Config]]:
       ConfigError: a flag is wrong.
     """
     study_flags.names("models", given.models, list(models.MODELS))
-    if given.dataset == "auto":
-        raise ConfigError(
-            "--dataset=auto: give the data set whose presets are meant, one of "
-            f"{', '.join(data.DATASETS)}"
-        )
+    study_flags.check_is_known(given.dataset)
     folders = study_flags.folders(given)
     return {
         model: [
@@ -132,6 +138,8 @@ def study() -> None:
     given = flags.FLAGS
     configs = make_configs(given)
     workdir = study_flags.workdir(given) or Path("runs/presets")
+    # The wall time of the first run is without it.
+    data.prepare(given.dataset, given.data_dir, given.raw_dir)
     rows = []
     for model, own in configs.items():
         folder = f"{given.dataset}-{given.preset}-{model}"

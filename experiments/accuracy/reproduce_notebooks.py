@@ -78,14 +78,25 @@ def tune(
 
 
 def train(
-    notebook: Notebook, given: flags.FlagValues, dataset: str, workdir: Path
+    notebook: Notebook,
+    given: flags.FlagValues,
+    dataset: str,
+    workdir: Path,
+    is_last: bool,
 ) -> dict[str, list[Run]]:
-    """The notebook's runs by the name of their recipe, one for each seed."""
+    """The notebook's runs by the name of their recipe, one for each seed.
+
+    Args: as of `runs.train_all`.
+    """
     folders = study_flags.folders(given)
     recipes = list(notebook.recipes)
     if notebook.tuning:
-        folder = workdir / f"{notebook.key}-tuning"
-        recipes.append(tune(notebook.tuning, dataset, given.trials, folders, folder))
+        name = f"{notebook.key}-tuning"
+        with runs.claimed(workdir, name):  # another process reads what this one finds
+            found = tune(
+                notebook.tuning, dataset, given.trials, folders, workdir / name
+            )
+        recipes.append(found)
     by_recipe = {
         recipe.name: {
             f"{notebook.key}-{number}-{recipe.model}-{seed}": recipe.config(
@@ -96,7 +107,7 @@ def train(
         for number, recipe in enumerate(recipes)
     }
     flat = {key: config for own in by_recipe.values() for key, config in own.items()}
-    trained = runs.train_all(flat, workdir)
+    trained = runs.train_all(flat, workdir, is_last)
     return {name: [trained[key] for key in own] for name, own in by_recipe.items()}
 
 
@@ -158,7 +169,8 @@ def study() -> None:
     chosen = [notebook for notebook in NOTEBOOKS if notebook.key in given.only]
     for number, notebook in enumerate(chosen, 1):
         print(f"notebook {number} of {len(chosen)}: {notebook.title}", file=sys.stderr)
-        by_recipe = train(notebook, given, dataset, workdir)
+        is_last = number == len(chosen)
+        by_recipe = train(notebook, given, dataset, workdir, is_last)
         own = summarize(notebook, by_recipe)
         write_all(workdir, report(notebook, by_recipe, Table(COLUMNS, own), page))
         rows += own

@@ -11,8 +11,8 @@ half of them on further folds, and so on (successive halving, Jamieson and Talwa
 2016); what was dropped stays in the report. Differences are between the same images
 with two recipes, so that their standard error is that of the images on which the two
 disagree. That of the loss, to which every image counts, often tells more than that of
-the accuracy. Finished folds are not trained again. Writes selection.json, .md and
-report.html under --workdir.
+the accuracy. With the same --folds finished ones are not trained again. Writes
+selection.json, .md and report.html under --workdir.
 """
 
 import dataclasses
@@ -145,6 +145,7 @@ def make_configs(given: flags.FlagValues) -> dict[str, Config]:
     Raises:
       ConfigError: a flag is wrong.
     """
+    study_flags.check_is_known(given.dataset)
     shared = dict(
         epochs=given.epochs,
         validation_fraction=1 / NUM_FOLDS,

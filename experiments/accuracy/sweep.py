@@ -60,12 +60,17 @@ def draw_trials(
         settings = space_lib.grid(space)
     shared = _shared_settings(given)
     for own in settings:
-        make_config(given.model, given.dataset, given.preset, **shared, **own)
+        study_flags.check_validates(
+            make_config(given.model, given.dataset, given.preset, **shared, **own)
+        )
     return space, settings
 
 
 def _shared_settings(given: flags.FlagValues) -> dict[str, Any]:
-    return {"epochs": given.epochs, **study_flags.folders(given)}
+    """Also the images that are held out, if each seed would draw others."""
+    varies_seed = any(text.partition("=")[0] == "seed" for text in given.vary)
+    fold = {"validation_fold": 0} if varies_seed else {}
+    return {"epochs": given.epochs, **fold, **study_flags.folders(given)}
 
 
 def make_table(search: Search) -> Table:
@@ -105,6 +110,8 @@ def command(given: flags.FlagValues, dataset: str, settings: Mapping[str, Any]) 
     for name in ("data_dir", "raw_dir"):
         if given[name].value:
             parts.append(f"--{name}={shlex.quote(given[name].value)}")
+    if "seed" in settings:
+        parts.append("--validation_fold=0")
     for name, value in settings.items():
         # In full, so that it is the same run.
         text = repr(value) if isinstance(value, float) else as_text(value)

@@ -19,7 +19,8 @@ def results(rows: Rows, title: str) -> bytes:
     parameters.
 
     Args:
-      rows: with 'model', 'test_accuracy' and 'std' (0 to 1) and 'num_params'.
+      rows: with 'model', 'test_accuracy', 'std' (0 to 1; None of one seed) and
+        'num_params'.
       title: of the figure.
     """
     rows = sorted(rows, key=lambda row: -row["test_accuracy"])
@@ -28,13 +29,15 @@ def results(rows: Rows, title: str) -> bytes:
     heads = ("accuracy, %", "parameters")
     places = (0.5, 1.0)  # of the columns' right ends
     for i, row in enumerate(rows):
-        mean, std = row["test_accuracy"], row["std"]
-        ends = _error([mean + std, mean - std])
-        axis.plot(
-            ends, [i, i], color=style.BLUE, alpha=0.4, lw=7, solid_capstyle="butt"
-        )
+        mean, std, spread = row["test_accuracy"], row["std"], ""
+        if std is not None:
+            ends = _error([mean + std, mean - std])
+            axis.plot(
+                ends, [i, i], color=style.BLUE, alpha=0.4, lw=7, solid_capstyle="butt"
+            )
+            spread = f" ± {100 * std:.2f}"
         axis.plot(_error([mean]), [i], "|", color=style.BLUE, mew=3.5, ms=19)
-        texts = f"{100 * mean:.2f} ± {100 * std:.2f}", f"{row['num_params']:,}"
+        texts = f"{100 * mean:.2f}{spread}", f"{row['num_params']:,}"
         for place, text in zip(places, texts, strict=True):
             table.text(place, i, text, ha="right", va="center")
     for place, text in zip(places, heads, strict=True):

@@ -1,6 +1,7 @@
 """Where a study runs: the processor, the repository, processes of its own."""
 
 import json
+import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,11 @@ def cpu_name() -> str:
     return names[0] if names else platform.machine()
 
 
+def environment_without_cache() -> dict[str, str]:
+    """This process's, but for the variable that has JAX itself keep programs."""
+    return {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+
+
 def run_process(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess:
     """`subprocess.run` of text, of a process that ends when this one is stopped."""
     with subprocess.Popen(command, text=True, **options) as process:
@@ -42,6 +48,8 @@ def measure_in_process(
       env: of the process.
       error: raised where it fails, with the last line that it said.
     """
+    # Else JAX adds lines of its own after the error.
+    env = {**env, "JAX_TRACEBACK_FILTERING": "off"}
     done = run_process(
         command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )

@@ -24,11 +24,10 @@ def reset_peak() -> None:
 
 
 def peak_bytes() -> int:
-    """The largest resident set of this process so far.
-
-    Linux counts that of the process that started it too, which never trains, so it is
-    smaller.
-    """
+    """The largest resident set of this process so far."""
+    # Linux's `getrusage` counts the process that started this one, too.
+    if peak := _status_bytes("VmHWM"):
+        return peak
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
 
@@ -45,11 +44,16 @@ def resident_bytes() -> int:
 
 def anonymous_bytes() -> int:
     """Of the resident set what no file can be read for again; 0 where unknown."""
+    return _status_bytes("RssAnon")
+
+
+def _status_bytes(name: str) -> int:
+    """An entry of Linux's status of this process; 0 where there is none."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
         return 0
-    found = [line.split()[1] for line in lines if line.startswith("RssAnon:")]
+    found = [line.split()[1] for line in lines if line.startswith(f"{name}:")]
     return 1024 * int(found[0]) if found else 0
 
 

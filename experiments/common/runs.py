@@ -4,7 +4,7 @@ import contextlib
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,6 +78,19 @@ def train_all(
         print("all runs are trained; another process reports", file=sys.stderr)
         sys.exit(0)
     return {name: read(config, workdir / name) for name, config in configs.items()}
+
+
+@contextlib.contextmanager
+def claimed(workdir: Path, name: str) -> Iterator[None]:
+    """Waits until no other process has `name` claimed, and then holds it."""
+    with contextlib.ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(lock(workdir / _CLAIMS / name))
+                break
+            except InUseError:
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+        yield
 
 
 def _train_first_free(
@@ -158,9 +171,9 @@ def kept_arrays(
     return arrays
 
 
-def mean_std(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation; the latter is 0 for one value."""
-    std = statistics.stdev(values) if len(values) > 1 else 0.0
+def mean_std(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and sample standard deviation; the latter is None for one value."""
+    std = statistics.stdev(values) if len(values) > 1 else None
     return statistics.fmean(values), std
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from absl import flags
 
-from mnist_jax import cli
-from mnist_jax.config import SETTINGS, ConfigError, absolute_folder
+from mnist_jax import cli, data
+from mnist_jax.config import SETTINGS, Config, ConfigError, absolute_folder
 from mnist_jax.storage import workdir as workdir_lib
 
 flags.disclaim_key_flags()  # `--help` shows them as the study's own
@@ -58,6 +58,24 @@ def names(flag: str, texts: Sequence[str], known: Sequence[str]) -> list[str]:
             raise ConfigError(f"--{flag}={text}: expected some of {', '.join(known)}")
     check_each_once(flag, texts)
     return list(texts)
+
+
+def check_is_known(dataset: str) -> None:
+    """Raises a ConfigError for auto, whose presets and images are not known before."""
+    if dataset == "auto":
+        raise ConfigError(
+            "--dataset=auto: give the data set whose presets are meant, one of "
+            f"{', '.join(data.DATASETS)}"
+        )
+
+
+def check_validates(config: Config) -> None:
+    """Raises a ConfigError if the run holds out no images, by which to compare."""
+    if not config.validation_fraction:
+        raise ConfigError(
+            f"--preset={config.preset}: it holds out no images of {config.dataset}, by "
+            "whose accuracy this study compares: give another preset"
+        )
 
 
 def check_each_once(

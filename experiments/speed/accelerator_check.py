@@ -118,7 +118,14 @@ def study() -> None:
     arrays = load(given.dataset, given.raw_dir)
     has_time = training_check.within(given.seconds)
     devices_lib.start()
-    device, cpu = jax.devices()[0], jax.local_devices(backend="cpu")[0]
+    try:
+        cpu = jax.local_devices(backend="cpu")[0]
+    except RuntimeError as error:
+        raise ConfigError(
+            f"JAX_PLATFORMS={jax.config.jax_platforms}: expected the CPU, too, to "
+            "compare with: leave JAX_PLATFORMS unset, or add ,cpu"
+        ) from error
+    device = jax.devices()[0]
     train, test = (
         (arrays[f"{part}_images"], arrays[f"{part}_labels"])
         for part in ("train", "test")
@@ -146,7 +153,7 @@ def study() -> None:
             f"{fast['seconds']:.2f} s of training.\n"
         )
     if left_out:
-        lines.append(f"Not timed, for want of time: {', '.join(left_out)}.\n")
+        lines.append(f"Not timed, for want of time or images: {', '.join(left_out)}.\n")
     page = Page(title)
     for table in tables:
         page.table(table)
@@ -166,7 +173,7 @@ def study() -> None:
 def measure_speeds(
     names: list[str], given: Any, train: Any, device: jax.Device, has_time: Any
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Rows of `SPEEDS`, and what there was no time for."""
+    """Rows of `SPEEDS`, and what there was no time or were too few images for."""
     rows: list[dict[str, Any]] = []
     left_out = []
     for batch_size in map(int, given.batch_sizes):
@@ -174,7 +181,7 @@ def measure_speeds(
             for name in names:
                 if precision not in models.precisions(name):
                     continue
-                if not has_time():
+                if batch_size > len(train[1]) or not has_time():
                     left_out.append(f"{name} {batch_size} {precision}")
                     continue
                 row = training_check.epoch_seconds(

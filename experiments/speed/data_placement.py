@@ -18,6 +18,7 @@ cores. Results: docs/performance.md.
 """
 
 import os
+import shutil
 import statistics
 import sys
 from collections.abc import Sequence
@@ -103,6 +104,20 @@ def compare(
     return {"model": model, **medians, "ratio": timing.median_range(ratios)}
 
 
+def check_room(num_images: int, folder: Path) -> None:
+    """Raises a ConfigError where so many images are more than the disk has room for.
+
+    They are written by a memory map, which a full disk would end by a signal.
+    """
+    there = next(x for x in (folder, *folder.absolute().parents) if x.exists())
+    free, needed = shutil.disk_usage(there).free, num_images * measurement.BYTES
+    if needed > free:
+        raise ConfigError(
+            f"--images={num_images}: {needed / 1e9:.1f} GB, and {folder} has room for "
+            f"{free / 1e9:.1f}: give fewer, or another --workdir"
+        )
+
+
 def measure_sizes(sizes: Sequence[int], folder: Path) -> list[dict[str, Any]]:
     """Rows of `SIZES`; files are written to `folder` and removed.
 
@@ -110,7 +125,7 @@ def measure_sizes(sizes: Sequence[int], folder: Path) -> list[dict[str, Any]]:
       PlacementError: a measurement failed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    rows, path = [], folder.absolute() / "images.npy"
+    rows, path = [], folder.absolute() / "generated_images.npy"
     for num_images in sizes:
         try:
             measurement.generate(path, num_images)
@@ -127,7 +142,7 @@ def measure_sizes(sizes: Sequence[int], folder: Path) -> list[dict[str, Any]]:
                 rows.append(
                     {
                         "images": num_images,
-                        "gigabytes": num_images * 784 / 1e9,
+                        "gigabytes": num_images * measurement.BYTES / 1e9,
                         "placement": placement,
                         "seconds": found["seconds"],
                         "images_per_second": num_images / found["seconds"],
@@ -164,6 +179,7 @@ def study() -> None:
     study_flags.check_each_once("images", given.images)
     folders = study_flags.folders(given)
     workdir = study_flags.workdir(given) or Path("runs/data_placement")
+    check_room(max(map(int, given.images)), workdir)
     devices.start()
     name = data.prepare(given.dataset, **folders)
     dataset = data.load(name, **folders)

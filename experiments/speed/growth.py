@@ -22,7 +22,6 @@ Writes growth.json, .md, weak.png, strong.png and report.html under --workdir. T
 takes 5 minutes on two cores, the compilers 15. Results: docs/accelerators.md.
 """
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,12 +31,13 @@ import numpy as np
 from absl import app, flags
 
 from experiments.common import charts, machine, study_flags
-from experiments.common.report import Page, write_all
+from experiments.common.report import Page, own_command, write_all
 from experiments.common.table import Table, column
 from experiments.speed.accelerator_parts import compilers, targets
 from experiments.speed.growth_parts import check, links
 from mnist_jax import cli, models
 from mnist_jax.errors import UserError
+from mnist_jax.parallel import devices
 
 _SHARES = (8, 128, 1_024)  # images per chip that are compiled for
 _CHIPS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_024)
@@ -204,8 +204,9 @@ def study() -> None:
     page = Page("Growth")
     files: dict[str, Any] = {
         "growth.json": {
+            "command": own_command(),
             "cpu": machine.cpu_name(),
-            "cores": os.cpu_count(),
+            "cores": devices.count_cores(),
             "predicted": predicted,
             "rows": checked,
         },

@@ -13,7 +13,6 @@ Result, cold and warm, on 2 cores of an AMD EPYC: linear 3.0 and 2.5 s, mlp 4.6 
 cnn 8.0 and 3.7, rnn 5.0 and 3.0, lstm 5.8 and 3.4, gru 5.0 and 3.0.
 """
 
-import os
 import statistics
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from typing import Any
 
 from absl import app, flags
 
-from experiments.common.machine import ROOT, run_process
+from experiments.common.machine import ROOT, environment_without_cache, run_process
 from experiments.common.table import Table, column
 from experiments.speed import per_model
 from mnist_jax import cli, signals
@@ -63,7 +62,7 @@ def start_once(arguments: Sequence[str], cache: Path) -> float:
         done = run_process(
             [sys.executable, "-c", _CODE, *arguments, f"--workdir={workdir}"],
             cwd=ROOT,
-            env={**os.environ, "XDG_CACHE_HOME": str(cache)},
+            env=environment_without_cache() | {"XDG_CACHE_HOME": str(cache)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )

@@ -24,7 +24,8 @@ def mean(members: Sequence[np.ndarray]) -> np.ndarray:
 def summarize(
     all_runs: Mapping[str, Sequence[Run]], labels: np.ndarray
 ) -> list[dict[str, Any]]:
-    """A row for each family's seeds, and for each of `OVER_FAMILIES` that exists.
+    """A row for each family's seeds, and for each of `OVER_FAMILIES` of which there is
+    every model.
 
     Args:
       all_runs: by model.
@@ -39,7 +40,8 @@ def summarize(
     }
     groups = {f"{m}, its seeds": (m,) for m, own in by_model.items() if len(own) > 1}
     for name, models in OVER_FAMILIES.items():
-        groups[name] = tuple(m for m in models or by_model if m in by_model)
+        if set(own := models or tuple(by_model)) <= set(by_model):
+            groups[name] = own
     rows = []
     for name, models in groups.items():
         own = [mean(by_model[model]) for model in models]

@@ -62,7 +62,7 @@ def summarize(
         "training_macs": images * (macs * (1 + _BACKWARD) + teachers),
         "minutes": row["train_seconds"] / 60,
         "num_seeds": len(own),
-        "standard_error": 100 * row["std"] / math.sqrt(len(own)),
+        "standard_error": row["std"] and 100 * row["std"] / math.sqrt(len(own)),
         "views_accuracy": float(np.mean(views)),
         "views_accuracies": views,
         "honest": family.honest.accuracy if of_mnist and family.honest else None,

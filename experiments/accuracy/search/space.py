@@ -15,7 +15,7 @@ from mnist_jax.settings import Setting
 # validation part, and have no teacher.
 _SHARED = (
     "model", "dataset", "preset", "preprocess", "epochs", "validation_fraction",
-    "validation_fold", "distill_weight", "temperature",
+    "validation_fold", "validation_by", "distill_weight", "temperature",
 )  # fmt: skip
 # What can be varied.
 VARIED = {

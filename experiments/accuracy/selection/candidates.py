@@ -16,13 +16,21 @@ def parse(text: str) -> dict[str, Any]:
     Raises:
       ConfigError: it names no setting, or a value is none of its own.
     """
+    try:
+        parts = shlex.split(text)
+    except ValueError as error:
+        raise ConfigError(f"--candidate={text}: {error}: close the quotes") from error
     settings = {}
-    for part in shlex.split(text):
+    for part in parts:
         name, equals, value = part.partition("=")
         if not equals or name not in _TRIED:
             raise ConfigError(
                 f"--candidate={text}: {part} is no setting that can be tried: expected "
                 "pairs like augment=elastic, with blanks between them"
+            )
+        if name in settings:
+            raise ConfigError(
+                f"--candidate={text}: {name} is given twice: give it once"
             )
         settings[name] = _TRIED[name].parse(value)
         _TRIED[name].check(settings[name])

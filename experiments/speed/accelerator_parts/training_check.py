@@ -100,6 +100,8 @@ def torch_epoch_seconds(model: str, batch_size: int, arrays: Arrays) -> float | 
         return None
     from experiments.speed.frameworks import families, pytorch
 
+    # Else convolutions and recurrences round their operands to 10 bits.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     images, labels = (torch.from_numpy(x).cuda() for x in arrays)
     images = images[..., 0].float() / 255
     images = images.unsqueeze(1) if model == "cnn" else images

@@ -17,6 +17,7 @@ from experiments.speed.frameworks.families import NUM_CLASSES
 from mnist_jax.parallel import devices
 
 MODEL, BATCH_SIZE = "mlp", 128
+BYTES = 28 * 28  # of an image
 _AT_ONCE = 2**16  # images that are generated together
 
 
