@@ -80,11 +80,10 @@ class VectorizedRuns:
                 f"{max(sizes):,} images to train on, which cannot be trained together: "
                 "give --validation_by=block, or train them one by one"
             )
-        num_test = len(self.dataset.test_labels)
         self._indices = {
             "train": np.stack([indices for indices, _ in splits]),
             "validation": np.stack([indices for _, indices in splits]),
-            "test": np.tile(np.arange(num_test), (len(configs), 1)),
+            "test": np.tile(np.arange(len(self.dataset.test_labels)), (len(self), 1)),
         }
         image_shape = self.dataset.train_images.shape[1:]
         model = build_model(first, image_shape, len(self.dataset.class_names))
@@ -190,13 +189,12 @@ class VectorizedRuns:
         )
         with Checkpoints(workdir, identity, read_only=True) as checkpoints:
             params, training, _ = checkpoints.restore(params, training, step=epoch)
-        chosen = list(members)
         treedef = jax.tree.structure(state.opt_state)
         opt_state = jax.tree.unflatten(treedef, training["opt_state"])
         saved = TrainState.of_saved(
             training["step"], params, opt_state, training.get("params")
         )
-        self.trainer.set_state(jax.tree.map(lambda x: x[chosen], saved))
+        self.trainer.set_state(jax.tree.map(lambda x: x[list(members)], saved))
         self.epoch = epoch
 
     def _training_tree(self, state: TrainState) -> dict[str, Any]:
@@ -225,8 +223,7 @@ class VectorizedRuns:
         return self._indices["validation"], np.stack(probabilities)
 
     def _logits(self, part: str) -> np.ndarray:
-        devices = self.trainer.devices
-        images = self.trainer.images
+        devices, images = self.trainer.devices, self.trainer.images
         if part == "test":
             images = placement.replicate(self.dataset.test_images, devices)
         indices = placement.shard_members(

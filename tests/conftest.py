@@ -29,6 +29,8 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Many tests compile the same programs, in this process, its workers and launch.py.
+# Without JAX_COMPILATION_CACHE_MAX_SIZE: JAX would take turns, but look at all entries
+# for each new one, and write no more after a process that was killed over an entry.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     _CACHE = tempfile.TemporaryDirectory(prefix="mnist_jax-tests-")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
@@ -105,12 +107,17 @@ def run_launch(run_study):
 def mnist_raw_dir() -> Path:
     """The folder of the four MNIST files, from MNIST_RAW_DIR or beside the repository.
 
-    A test that asks for it is skipped where there is none.
+    A test that asks for it is skipped where one of them is missing.
     """
+    from mnist_jax.data import DatasetError, idx
+
     beside = Path(__file__).resolve().parents[2] / "shared" / "data" / "mnist"
     path = Path(_USER_RAW_DIR) if _USER_RAW_DIR else beside
-    if not path.is_dir():
-        pytest.skip(f"no MNIST files: MNIST_RAW_DIR is not set and {beside} is missing")
+    try:
+        idx.require(path)
+    except DatasetError as error:
+        unset = "" if _USER_RAW_DIR else "MNIST_RAW_DIR is not set and "
+        pytest.skip(f"no MNIST files: {unset}{error}")
     return path
 
 

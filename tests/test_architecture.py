@@ -10,7 +10,11 @@ COSTLY = ("matplotlib", "sklearn", "tensorflow", "tensorflow_datasets", "torch")
 
 def run(*command):
     done = subprocess.run(
-        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, *command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -1,6 +1,7 @@
 """The compilation cache: what it keeps, what damage does, and that it is silent."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,7 @@ def programs(root):
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory):
+    """(folder, results) of a cache with both programs."""
     root = tmp_path_factory.mktemp("cache")
     hits, results = run(root)
     assert hits == 0 and len(programs(root)) >= 2
@@ -84,8 +86,21 @@ def test_a_second_process_compiles_nothing_and_gets_the_same_bits(filled):
     assert run(root) == (len(programs(root)), results)
 
 
-def test_damaged_programs_are_compiled_again(filled):
-    root, results = filled
+@pytest.fixture
+def to_damage(filled, tmp_path):
+    """`filled`, which is put back as it was: in a copy JAX does not find the programs.
+
+    The folder that they are in is part of their keys.
+    """
+    root, _ = filled
+    whole = shutil.copytree(root, tmp_path / "whole")
+    yield filled
+    shutil.rmtree(root)
+    shutil.move(whole, root)
+
+
+def test_damaged_programs_are_compiled_again(to_damage):
+    root, results = to_damage
     first, second, *rest = programs(root)
     content = bytearray(first.read_bytes())
     middle = len(content) // 2

@@ -117,6 +117,7 @@ def run_script(folder, *arguments):
         env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
         capture_output=True,
         text=True,
+        timeout=300,
     )
 
 
@@ -352,12 +353,12 @@ def test_exports_need_no_more_than_they_say(workdir, tmp_path):
     ):
         python = tmp_path / packages[0] / "bin/python"
         made = [sys.executable, "-m", "venv", tmp_path / packages[0]]
-        subprocess.run(made, check=True, env=environment)
+        subprocess.run(made, check=True, env=environment, timeout=300)
         install = [python, "-m", "pip", "install", "-q", *packages]
-        subprocess.run(install, check=True, env=environment)
+        subprocess.run(install, check=True, env=environment, timeout=300)
         output = subprocess.run(
             [python, *command], cwd=folder, env=environment, check=True,
-            capture_output=True, text=True,
+            capture_output=True, text=True, timeout=300,
         ).stdout  # fmt: skip
         lines = [line for line in output.splitlines() if line.startswith("a.npy ")]
         assert lines == [f"a.npy {i}: {label}" for i, label in enumerate(labels)]

@@ -1,6 +1,5 @@
 """A user's images: segmented, turned, cropped and centred as MNIST's were."""
 
-import gzip
 import io
 import struct
 import zlib
@@ -14,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageDraw, ImageOps
 from sklearn.datasets import load_digits
 
+from mnist_jax.data import idx
 from mnist_jax.errors import UserError
 from mnist_jax.images import ImageError, read_image
 
@@ -172,9 +172,7 @@ def test_digits_in_disguise_are_recognised_by_their_neighbours(path):
 
 @pytest.mark.parametrize("invert", [False, True])
 def test_mnist_images_come_out_nearly_unchanged(path, mnist_raw_dir, invert):
-    with gzip.open(mnist_raw_dir / "t10k-images-idx3-ubyte.gz") as file:
-        images = np.frombuffer(file.read(16 + 784 * 100), np.uint8, offset=16)
-    images = images.reshape(-1, 28, 28)
+    images = idx.read_array(idx.require(mnist_raw_dir)["test_images"], 3)[:100]
     read = [_read(Image.fromarray(x ^ 255 if invert else x), path) for x in images]
     difference = np.abs(read - images).mean((1, 2))
     assert np.median(difference) < 0.5

@@ -8,26 +8,33 @@ import signal
 import numpy as np
 import pytest
 from PIL import Image
-from runs_of_launch import assert_same_run, error_line, launch, start
+from runs_of_launch import ROOT, assert_same_run, error_line, finish, launch, start
+from test_signals import HOOK, TRAINING
 
 from mnist_jax import data
 from mnist_jax.storage import records
 
 FIGURES = {"samples", "curves", "confusion_matrix", "predictions", "mistakes"}
-LONG = ("--model=linear", "--dataset=digits", "--epochs=40")
+LINEAR = ("--model=linear", "--dataset=digits", "--epochs=40")
 SMALL = ("--model=mlp", "--dataset=digits", "--epochs=3", "--hidden_sizes=32")
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """(folder, workdir, stdout, stderr) of a finished run under the default names."""
+    """(workdir, stdout, stderr) of a finished run; not to be changed."""
     folder = tmp_path_factory.mktemp("trained")
     output, errors = launch(*SMALL, cwd=folder)
-    return folder, folder / "runs/digits-mlp-0", output, errors
+    return folder / "runs/digits-mlp-0", output, errors
+
+
+@pytest.fixture
+def workdir(trained, tmp_path):
+    """A copy of that run, under its default name in `tmp_path`."""
+    return shutil.copytree(trained[0], tmp_path / "runs/digits-mlp-0")
 
 
 def test_training_ends_with_records_and_figures(trained):
-    _, workdir, output, errors = trained
+    workdir, output, errors = trained
     result = json.loads((workdir / "result.json").read_text())
     assert f"test accuracy {result['test_accuracy']:.2%}" in output
     assert "397 test images of digits" in output
@@ -38,18 +45,18 @@ def test_training_ends_with_records_and_figures(trained):
     assert "Traceback" not in errors
 
 
-def test_the_same_command_again_says_that_the_run_is_complete(trained, run_launch):
-    folder, workdir, _, _ = trained
+def test_the_same_command_again_says_that_the_run_is_complete(
+    workdir, tmp_path, run_launch
+):
     before = (workdir / "result.json").read_bytes()
-    output, _ = run_launch(*SMALL, cwd=folder)
+    output, _ = run_launch(*SMALL, cwd=tmp_path)
     assert "was complete before" in output and "--overwrite" in output
     assert (workdir / "result.json").read_bytes() == before
 
 
-def test_evaluate_gives_the_recorded_score(trained, run_launch):
-    folder, workdir, _, _ = trained
+def test_evaluate_gives_the_recorded_score(workdir, tmp_path, run_launch):
     result = records.read_result(workdir)
-    output, _ = run_launch("--mode=evaluate", f"--workdir={workdir}", cwd=folder)
+    output, _ = run_launch("--mode=evaluate", f"--workdir={workdir}", cwd=tmp_path)
     assert "unfinished" not in output
     assert (
         f"test accuracy {result['test_accuracy']:.2%}, loss {result['test_loss']:.4f} "
@@ -59,25 +66,24 @@ def test_evaluate_gives_the_recorded_score(trained, run_launch):
     assert f"validation accuracy {last:.2%}" in output
 
 
-def test_plot_draws_again_from_the_records_alone(trained, tmp_path, run_launch):
-    folder, workdir, _, _ = trained
-    figures = workdir / "figures"
+def test_plot_draws_again_from_the_records_alone(workdir, tmp_path, run_launch):
+    figures, data_dir = workdir / "figures", tmp_path / "data"
+    data_dir.mkdir()
     before = {path.name: path.read_bytes() for path in figures.iterdir()}
     for path in figures.iterdir():
         path.unlink()
     printed, _ = run_launch(
-        "--mode=plot", f"--workdir={workdir}", cwd=folder, TFDS_DATA_DIR=str(tmp_path)
+        "--mode=plot", f"--workdir={workdir}", cwd=tmp_path, TFDS_DATA_DIR=str(data_dir)
     )
     after = {path.name: path.read_bytes() for path in figures.iterdir()}
     assert {name: after[name] for name in before} == before
     # Those that the checkpoint computes come last.
     assert after.keys() - before.keys() == {"saliency.png"}
     assert printed.splitlines()[-1].endswith("figures/saliency.png")
-    assert not any(tmp_path.iterdir()), "no data set was read"
+    assert not any(data_dir.iterdir()), "no data set was read"
 
 
-def test_predict_classifies_a_persons_files(trained, tmp_path, run_launch):
-    folder, workdir, _, _ = trained
+def test_predict_classifies_a_persons_files(workdir, tmp_path, run_launch):
     test_images = data.load("digits").test_images
     predictions = records.read_predictions(workdir)
     sure = np.argsort(-predictions.probabilities.max(1))[:3]
@@ -91,7 +97,7 @@ def test_predict_classifies_a_persons_files(trained, tmp_path, run_launch):
         page.save(paths[-1])
     names = ",".join(map(str, paths))
     output, _ = run_launch(
-        "--mode=predict", f"--workdir={workdir}", f"--images={names}", cwd=folder
+        "--mode=predict", f"--workdir={workdir}", f"--images={names}", cwd=tmp_path
     )
     for path, i in zip(paths, sure, strict=True):
         predicted = predictions.probabilities[i].argmax()
@@ -99,8 +105,7 @@ def test_predict_classifies_a_persons_files(trained, tmp_path, run_launch):
     assert (workdir / "figures/images.png").exists()
 
 
-def test_a_terminal_without_the_letters_of_a_name_serves(trained, tmp_path):
-    folder, workdir, _, _ = trained
+def test_a_terminal_without_the_letters_of_a_name_serves(workdir, tmp_path):
     image = data.load("digits").test_images[0, ..., 0]
     Image.fromarray(image).save(tmp_path / "größe.png")
     output, _ = launch(
@@ -120,15 +125,19 @@ def test_a_platform_that_is_not_there_is_told(tmp_path):
 
 @pytest.fixture(scope="module")
 def terminated(tmp_path_factory):
-    """(folder, stderr) of such a run, in `run`, that SIGTERM ended after an epoch."""
+    """(folder, stderr) of a run, in `run`, that SIGTERM ended after an epoch.
+
+    Not to be changed. The signal comes at an exact moment (see test_signals.py): the
+    run is over in tenths of a second, sooner than another process may find the time.
+    """
     folder = tmp_path_factory.mktemp("terminated")
-    process = start(*LONG, "--workdir=run", cwd=folder)
-    for line in process.stderr:
-        if line.startswith("epoch 1/"):
-            process.send_signal(signal.SIGTERM)
-            break
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 128 + signal.SIGTERM, errors
+    process = start(
+        *LINEAR, "--workdir=run", cwd=folder, PYTHONPATH=f"{HOOK}:{ROOT}",
+        INTERRUPT=json.dumps([signal.SIGTERM, *TRAINING["an epoch"]]),
+        INTERRUPT_SENT=str(folder / "sent"),
+    )  # fmt: skip
+    [(status, _, errors)] = finish([process])
+    assert status == 128 + signal.SIGTERM, errors
     assert not (folder / "run/result.json").exists()
     return folder, errors
 
@@ -152,23 +161,23 @@ def test_evaluation_says_that_a_run_is_unfinished(terminated, run_launch):
 
 def test_a_terminated_run_goes_on_to_the_same_bits(terminated, tmp_path, run_launch):
     folder, _ = terminated
-    run_launch(*LONG, "--workdir=run", cwd=folder)
-    run_launch(*LONG, "--workdir=run", cwd=tmp_path)
-    assert_same_run(folder / "run", tmp_path / "run")
+    shutil.copytree(folder / "run", tmp_path / "stopped")
+    for name in ("stopped", "whole"):
+        run_launch(*LINEAR, f"--workdir={name}", cwd=tmp_path)
+    assert_same_run(tmp_path / "stopped", tmp_path / "whole")
 
 
 @pytest.mark.slow
 def test_a_damaged_result_can_be_overwritten_as_its_message_says(
-    trained, tmp_path, run_launch
+    trained, workdir, tmp_path, run_launch
 ):
-    workdir = shutil.copytree(trained[1], tmp_path / "run")
     (workdir / "result.json").write_text("{")
-    _, errors = run_launch(*SMALL, "--workdir=run", cwd=tmp_path, code=1)
+    _, errors = run_launch(*SMALL, cwd=tmp_path, code=1)
     assert "result.json is damaged" in errors and "--overwrite" in errors
-    run_launch(*SMALL, "--workdir=run", "--overwrite", cwd=tmp_path)
-    assert_same_run(workdir, trained[1])
+    run_launch(*SMALL, "--overwrite", cwd=tmp_path)
+    assert_same_run(workdir, trained[0])
 
 
 def test_the_libraries_own_logs_stay_off_the_terminal(trained):
-    _, _, output, errors = trained
+    _, output, errors = trained
     assert not re.search(r"^[IW]\d{4} ", output + errors, re.M), errors

@@ -1,7 +1,6 @@
 """Recipes selected by cross-validation."""
 
 import dataclasses
-import gzip
 import json
 
 import numpy as np
@@ -12,6 +11,7 @@ from experiments.accuracy.selection import candidates, folds
 from experiments.accuracy.selection.folds import HeldOut
 from mnist_jax import batching, data
 from mnist_jax.config import ConfigError, make_config
+from mnist_jax.data import idx
 from mnist_jax.storage import records
 from mnist_jax.vectorized import VectorizedRuns
 
@@ -53,10 +53,9 @@ def test_members_may_hold_out_any_folds_of_blocks():
 
 def test_neighbours_in_mnist_are_alike(mnist_raw_dir):
     """As those of the same writer are, and only them."""
-    with gzip.open(mnist_raw_dir / "train-images-idx3-ubyte.gz") as file:
-        images = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 784)
-    with gzip.open(mnist_raw_dir / "train-labels-idx1-ubyte.gz") as file:
-        labels = np.frombuffer(file.read(), np.uint8, offset=8)
+    paths = idx.require(mnist_raw_dir)
+    images = idx.read_array(paths["train_images"], 3).reshape(-1, 784)
+    labels = idx.read_array(paths["train_labels"], 1)
     x = images[labels == 4].astype(np.float32) / 255
     squares = (x * x).sum(1)
     distances = squares[:, None] + squares - 2 * x @ x.T

@@ -41,6 +41,7 @@ class _Client(requests.Session):
 
     def __init__(self, port):
         super().__init__()
+        self.trust_env = False  # a proxy of the user's finds no server here
         self.url = f"http://127.0.0.1:{port}"
 
     def request(self, method, path, **kwargs):

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from runs_of_launch import assert_same_bits
 
 from mnist_jax import augment, data, trainer
 from mnist_jax.models import make_model
@@ -75,10 +76,6 @@ def make_members(digits, num_members, num_devices):
     )
 
 
-def assert_same(tree, other):
-    jax.tree.map(np.testing.assert_array_equal, tree, other)
-
-
 @pytest.mark.parametrize(
     "name",
     [
@@ -97,7 +94,7 @@ def test_chunk_lengths_do_not_change_a_bit(digits, name):
     driver.set_state(first)
     for start, stop in ((0, 1), (1, 5), (5, 5), (5, 7), (7, 10)):
         driver.run(start, stop)
-    assert_same(whole, (driver.fetch_state(), driver.metrics()))
+    assert_same_bits(whole, (driver.fetch_state(), driver.metrics()))
 
 
 @pytest.mark.parametrize(
@@ -117,22 +114,22 @@ def test_images_on_the_host_train_to_the_same_bits(
     monkeypatch.setattr(feed, "BLOCK_BYTES", 4 * BATCH_SIZE * digits[0][:1].nbytes)
     fed = make(digits, name, num_devices, host_images=True)
     for epoch in (0, 1):
-        assert_same(resident.run_epoch(epoch), fed.run_epoch(epoch))
-    assert_same(resident.fetch_state(), fed.fetch_state())
+        assert_same_bits(resident.run_epoch(epoch), fed.run_epoch(epoch))
+    assert_same_bits(resident.fetch_state(), fed.fetch_state())
     # From the middle of an epoch, back in it, and in another.
     for epoch, first, last in ((1, 5, 7), (1, 3, 9), (4, 9, 10), (4, 0, 0), (4, 0, 3)):
         for driver in (resident, fed):
             driver.start_epoch(epoch)
             driver.run(first, last)
-    assert_same(resident.fetch_state(), fed.fetch_state())
-    assert_same(resident.metrics(), fed.metrics())
+    assert_same_bits(resident.fetch_state(), fed.fetch_state())
+    assert_same_bits(resident.metrics(), fed.metrics())
 
 
 def test_compiling_changes_nothing(digits):
     driver = make(digits)
     first = driver.fetch_state()
     assert driver.compile() > 0
-    assert_same(driver.fetch_state(), first)
+    assert_same_bits(driver.fetch_state(), first)
     assert not any(x.any() for x in driver.metrics().values())
     assert driver.chunk_steps == 8, "the length of a chunk is not learned from none"
 
@@ -146,7 +143,7 @@ def test_a_run_goes_on_from_a_fetched_state(digits):
     other.set_state(state, history)
     other.start_epoch(3)
     other.run(4, NUM_STEPS)
-    assert_same(
+    assert_same_bits(
         (driver.fetch_state(), driver.metrics()), (other.fetch_state(), other.metrics())
     )
 
@@ -164,7 +161,7 @@ def test_epochs_have_their_own_orders_in_chunks_of_about_a_second(digits, monkey
     for epoch, history in enumerate(histories):
         other.start_epoch(epoch)
         other.run(0, NUM_STEPS)
-        assert_same(history, other.metrics())
+        assert_same_bits(history, other.metrics())
     assert driver.fetch_state().step == 2 * NUM_STEPS
     assert histories[0]["loss"][0] != histories[1]["loss"][0]
 
@@ -200,7 +197,7 @@ def test_members_train_alike_on_any_number_of_devices(digits):
 
     # An epoch's history starts anew, and any state can be put back.
     three.set_state(state)
-    assert_same(three.fetch_state(), state)
+    assert_same_bits(three.fetch_state(), state)
     assert not three.metrics()["loss"].any()
 
 
@@ -211,5 +208,5 @@ def test_memory_is_told_and_costs_no_state(digits, host_images):
     before = trainer.fetch_state()
     # On each of two devices half of the images, and some arrays like them.
     assert batch_bytes / 2 <= trainer.temporary_bytes() < 100 * batch_bytes
-    jax.tree.map(np.testing.assert_array_equal, trainer.fetch_state(), before)
+    assert_same_bits(trainer.fetch_state(), before)
     assert np.isfinite(trainer.run_epoch(0)["loss"]).all()

@@ -90,21 +90,26 @@ def test_each_member_is_its_solo_run(model, num_members, settings, data_dir):
 
 @pytest.fixture(scope="module")
 def three(data_dir, tmp_path_factory):
-    """Three members after one epoch, and the folder that they were saved in then."""
+    """(runs, folder, params, scores) of three members; not to be trained further.
+
+    The folder that they were saved in after one of their two epochs, their params then,
+    and what `train_epoch` gave of the second one.
+    """
     rates, folder = (1e-3, 2e-3, 3e-3), tmp_path_factory.mktemp("three")
     runs = VectorizedRuns([make("linear", data_dir, learning_rate=x) for x in rates])
     runs.train_epoch()
     runs.save(folder, ["three"])
-    return runs, folder
+    params = runs.params()
+    return runs, folder, params, runs.train_epoch()
 
 
 def test_members_go_on_from_where_they_were_saved(three):
-    whole, folder = three
+    whole, folder, saved, expected = three
     later = VectorizedRuns([whole.configs[2], whole.configs[0]])
     later.restore(folder, ["three"], 1, members=[2, 0], of=3)
     for i, params in zip((2, 0), later.params(), strict=True):
-        jax.tree.map(np.testing.assert_array_equal, params, whole.params()[i])
-    expected, got = whole.train_epoch(), later.train_epoch()
+        jax.tree.map(np.testing.assert_array_equal, params, saved[i])
+    got = later.train_epoch()
     for i, j in ((2, 0), (0, 1)):
         assert got[j] == pytest.approx(expected[i], rel=1e-5)
         jax.tree.map(
@@ -127,7 +132,7 @@ def test_members_go_on_from_where_they_were_saved(three):
 def test_only_the_checkpoint_that_is_asked_for_is_restored(
     three, identity, epoch, expected
 ):
-    runs, folder = three
+    runs, folder, *_ = three
     with pytest.raises(CheckpointError, match=expected) as caught:
         runs.restore(folder, identity, epoch, [0, 1, 2], 3)
     assert "\n" not in str(caught.value)
