@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from mnist_jax import augment
+from mnist_jax import augment, batching
+from mnist_jax.config import make_config
 
 
 def make_images(num=6):
@@ -189,3 +190,22 @@ def test_augmentations_are_made_with_their_strengths():
         expected = augment.AUGMENTATIONS[name](KEYS, images, *own)
         np.testing.assert_allclose(made(KEYS, images), expected, atol=1e-6)
     assert augment.make_augmentation("none")(KEYS, images) is images
+
+
+def test_each_setting_of_a_run_reaches_its_argument():
+    """Of four numbers in a row no type tells which is which."""
+    settings = {
+        "affine_strength": 1.5,
+        "affine_shift": 0.75,
+        "elastic_pixels": 2.5,
+        "nearest_fraction": 0.5,
+    }
+    config = make_config("mlp", "digits", augment="elastic", **settings)
+    of_run, expected = (
+        run(transform, KEYS, make_images())
+        for transform in (
+            batching.make_augmentation(config),
+            augment.make_augmentation("elastic", **settings),
+        )
+    )
+    np.testing.assert_array_equal(of_run, expected)

@@ -4,11 +4,13 @@ import jax
 import numpy as np
 import optax
 import pytest
+from runs_of_launch import assert_same_bits as assert_same
 
 from mnist_jax import train_step
 from mnist_jax.config import make_config
 from mnist_jax.models import make_model
 from mnist_jax.parallel import placement
+from mnist_jax.storage.checkpoint_io import Unusable
 from mnist_jax.storage.checkpoints import CheckpointError, Checkpoints
 
 IDENTITY = {"model": "mlp"}
@@ -25,11 +27,6 @@ def make_items(seed=0):
         "clock": {"train": np.float32(1.5)},
     }
     return state.params, training
-
-
-def assert_same(a, b):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 def test_what_is_saved_is_restored_bit_for_bit(tmp_path):
@@ -125,6 +122,27 @@ def test_the_one_that_is_asked_for_is_damaged_and_another_is_not(tmp_path, read_
     with Checkpoints(tmp_path, IDENTITY, read_only) as checkpoints:
         with pytest.raises(CheckpointError, match="7 cannot be read"):
             checkpoints.restore(params, training, step=7)
+
+
+def test_a_reader_takes_what_has_replaced_the_checkpoints_that_it_saw(
+    tmp_path, monkeypatch
+):
+    items = [make_items(seed) for seed in range(3)]
+    read = Checkpoints._read
+
+    def read_too_late(self, step, templates):
+        monkeypatch.setattr(Checkpoints, "_read", read)
+        for new in (1, 2):
+            trainer.save(new, *items[new])
+        raise Unusable(f"{step} is gone")
+
+    with Checkpoints(tmp_path, IDENTITY) as trainer:
+        trainer.save(0, *items[0])
+        with Checkpoints(tmp_path, IDENTITY, read_only=True) as reader:
+            monkeypatch.setattr(Checkpoints, "_read", read_too_late)
+            step, found = reader.restore_params(items[0][0])
+    assert step == 2
+    assert_same(found, items[2][0])
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):

@@ -124,8 +124,16 @@ def test_nan_stays_nan():
     images, kernel = np.ones((8, 8, 2, 1), np.float32), np.ones((3, 3, 2, 1), "f")
     images[4, 4, 0] = np.nan
     assert np.isnan(jax.jit(conv_pool)(images, kernel)).any()
-    images[0, 0, 0] = np.nan
-    assert np.isnan(jax.jit(conv_pool)(images, kernel)).any()
+
+
+def test_max_pool_keeps_nan_at_each_place_of_a_window():
+    """A comparison keeps it at some of them alone."""
+    maps = draw((4, 6, 1, 4), 0)
+    expected = np.zeros((2, 3, 1, 4), bool)
+    for place, (y, x) in enumerate(np.ndindex(2, 2)):
+        maps[2 + y, 2 + x, 0, place] = np.nan
+        expected[1, 1, 0, place] = True
+    np.testing.assert_array_equal(np.isnan(jax.jit(max_pool)(maps)), expected)
 
 
 # The two others have the same parts.

@@ -94,6 +94,24 @@ def test_a_step_weighs_labels_and_teacher(weight):
     np.testing.assert_allclose(new.params["Dense_0"]["kernel"], expected, atol=1e-5)
 
 
+def test_weight_and_temperature_decide_what_a_run_learns(teachers, tmp_path):
+    """Seen in the validation loss, of labels alone, as it is without a teacher."""
+    ways = [
+        {},
+        dict(teacher=str(teachers[0]), distill_weight=1.0, temperature=1.0),
+        dict(teacher=str(teachers[0]), distill_weight=1.0, temperature=4.0),
+    ]
+    losses = []
+    for i, way in enumerate(ways):
+        config = make_config("linear", "digits", epochs=1, num_devices=1, **way)
+        train_and_evaluate(config, tmp_path / str(i))
+        [epoch] = records.read_metrics(tmp_path / str(i))
+        losses.append(epoch["validation_loss"])
+    alone, student, softer = losses
+    assert student != pytest.approx(alone, rel=1e-3)
+    assert softer != pytest.approx(student, rel=1e-3)
+
+
 @pytest.mark.slow
 def test_a_student_comes_closer_to_its_teacher(teachers, tmp_path):
     """Than the same run without it, after as many steps."""

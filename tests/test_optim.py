@@ -41,6 +41,25 @@ def test_first_update_by_hand(optimizer, expected):
     np.testing.assert_allclose(got["bias"], [expected[1]], rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "optimizer, grads, expected",
+    [
+        # The second gradient joins 0.9 times the first.
+        ("sgd", (3, 3), (-0.3, -0.57)),
+        # Mean squares 0.9, and 0.9 * 0.9 + 0.1 * 16.
+        ("rmsprop", (3, 4), (-0.3 / 0.9**0.5, -0.4 / 2.41**0.5)),
+        # The mean squares 1e-9 and 1.9e-9 are small beside eps, 1e-7, under the root.
+        ("rmsprop", (1e-4, 1e-4), (-1e-5 / 1.01e-7**0.5, -1e-5 / 1.019e-7**0.5)),
+    ],
+)
+def test_two_updates_by_hand(optimizer, grads, expected):
+    rule = make_optimizer(optimizer, optax.constant_schedule(0.1))
+    state = rule.init(jnp.float32(2))
+    for grad, step in zip(grads, expected, strict=True):
+        got, state = rule.update(jnp.float32(grad), state)
+        np.testing.assert_allclose(got, step, rtol=1e-5)
+
+
 def test_clipping_scales_the_gradient_to_the_norm():
     # The gradient (3, 4) has norm 5.
     got = update(KERNEL, GRADS, "sgd", clip_norm=1.0)

@@ -273,6 +273,35 @@ def test_a_figure_that_cannot_be_written_is_told_with_its_own_name(tmp_path):
     assert str(caught.value).startswith(f"{path} cannot be written (")
 
 
+@pytest.mark.parametrize("num_steps", [7, 56])
+def test_a_reading_has_as_many_rows_as_the_image(tmp_path, monkeypatch, num_steps):
+    """Fewer steps are repeated, and of more some are left out."""
+    make_run(tmp_path)
+    readings, drawn = [], {}
+    with_maps = figures.with_maps
+
+    def explain(images):
+        saliency = RNG.uniform(size=images.shape[:3])
+        readings.append(RNG.dirichlet(np.ones(10), (len(images), num_steps)))
+        return saliency, readings[0]
+
+    def draw_and_keep(images, maps, *others):
+        drawn[others[-2]] = maps
+        return with_maps(images, maps, *others)
+
+    monkeypatch.setattr(figures, "with_maps", draw_and_keep)
+    paths = plots.draw_explanation(tmp_path, explain)
+    assert paths == [tmp_path / f"figures/{x}.png" for x in ("saliency", "reading")]
+    with Image.open(paths[1]) as picture:
+        pixels = np.asarray(picture.convert("L"))
+    assert min(pixels.shape) >= 300 and pixels.std() > 5
+    maps, [reading] = drawn["Reading an image: GRU on mnist, seed 4"], readings
+    assert maps.shape == (len(reading), 28, 3 * 10)
+    for row, step in ((0, 0), (-1, -1)):
+        np.testing.assert_array_equal(maps[:, row, ::3], reading[:, step])
+        np.testing.assert_array_equal(maps[:, row, 2::3], reading[:, step])
+
+
 MATH = "$_^$"  # which TeX could not parse
 
 

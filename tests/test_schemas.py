@@ -13,6 +13,7 @@ import pytest
 
 from mnist_jax import data, digests, plots, predict, training
 from mnist_jax.config import Config, make_config
+from mnist_jax.optim import make_optimizer, make_schedule
 from mnist_jax.storage import records
 from mnist_jax.storage.records import RecordsError
 from mnist_jax.storage.stored_run import require_config
@@ -223,6 +224,23 @@ def test_a_metric_that_is_new_is_unknown_until_the_next_epoch(
     assert first["train_error"] is None
     assert second["train_error"] == pytest.approx(1 - second["train_accuracy"])
     assert plots.draw_all(workdir)
+
+
+def test_digests_are_those_of_earlier_versions():
+    """Else their checkpoints would count as damaged, and their runs as others."""
+    optimizer = make_optimizer("adam", make_schedule("cosine", 0.1, 9))
+    kernel = np.arange(6, dtype=np.float32).reshape(2, 3)
+    params = {"kernel": kernel, "bias": np.zeros(3, np.float32)}
+    state = {"params": params, "opt_state": jax.device_get(optimizer.init(params))}
+    assert (
+        digests.of_arrays(state)
+        == "06579dc06fa635b9a93f77d456f2206f999adfe61f99d2e0bc49a07e8497aec5"
+    )
+    record = {"epochs": [json.loads(EPOCH)], "class_names": ["0", "ö"], "fold": None}
+    assert (
+        digests.of_json(record)
+        == "68750bc2d52868d982480451c23215904aa4ae92267387b2f7939a6d620c19fc"
+    )
 
 
 def test_other_data_of_the_same_name_are_refused_in_one_line(tmp_path, run_launch):

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -272,12 +273,25 @@ def test_a_second_sigint_is_not_noted():
 
 
 def test_a_compilation_may_fail_in_its_thread():
+    """There is one from `listen` on, which is undone for the tests after this."""
+    threads = []
+
     def fail():
+        threads.append(threading.current_thread())
         raise ValueError("of its own")
 
-    with pytest.raises(ValueError, match="of its own"):
-        signals.interruptible(fail)
-    assert np.pi == signals.interruptible(lambda: np.pi)
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        signals.listen()
+        with pytest.raises(ValueError, match="of its own"):
+            signals.interruptible(fail)
+        assert np.pi == signals.interruptible(lambda: np.pi)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    [thread] = threads
+    assert thread is not threading.main_thread()
 
 
 def test_an_ignored_signal_stays_ignored():

@@ -5,6 +5,7 @@ from tensorboardX.proto import event_pb2
 from test_records import EPOCH
 
 from mnist_jax.settings import ConfigError
+from mnist_jax.storage import records
 from mnist_jax.tensorboard import EventFiles
 
 
@@ -51,6 +52,23 @@ def test_another_start_writes_all_epochs_anew(tmp_path):
         files.write([epoch(i) for i in range(1, last + 1)])
         files.close()
     assert {step for _, step in read(tmp_path / "tensorboard")} == {1, 2, 3}
+
+
+def test_a_run_writes_each_of_its_epochs(tmp_path, run_launch):
+    run_launch(
+        "--model=linear", "--dataset=digits", "--epochs=3", "--workdir=run",
+        "--tensorboard", cwd=tmp_path,
+    )  # fmt: skip
+    found = read(tmp_path / "run/tensorboard")
+    epochs = records.read_metrics(tmp_path / "run")
+    assert [epoch["epoch"] for epoch in epochs] == [1, 2, 3]
+    for epoch in epochs:
+        for tag, key in (
+            ("loss/train", "train_loss"),
+            ("accuracy/validation", "validation_accuracy"),
+            ("learning_rate", "learning_rate"),
+        ):
+            assert found[tag, epoch["epoch"]] == pytest.approx(epoch[key], rel=1e-6)
 
 
 def test_without_the_extra_one_line_says_so(tmp_path, monkeypatch):

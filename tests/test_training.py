@@ -14,6 +14,7 @@ from runs_of_launch import (
 from mnist_jax import divergence, training_setup
 from mnist_jax.batching import count_steps, epoch_order
 from mnist_jax.config import ConfigError, make_config
+from mnist_jax.optim import make_schedule
 from mnist_jax.storage import records
 from mnist_jax.training import train_and_evaluate
 from mnist_jax.training_setup import prepare
@@ -45,6 +46,10 @@ def test_result_and_metrics_hold_what_they_promise(finished):
     epochs = records.read_metrics(workdir)
     assert [epoch["epoch"] for epoch in epochs] == [1, 2, 3]
     assert epochs[-1]["train_loss"] < epochs[0]["train_loss"]
+    schedule = make_schedule("onecycle", config.learning_rate, 3 * 39)
+    of_last_steps = [float(schedule(step)) for step in (38, 77, 116)]
+    rates = [epoch["learning_rate"] for epoch in epochs]
+    assert rates == pytest.approx(of_last_steps, rel=1e-3)
     total = sum(epoch["seconds"] for epoch in epochs)
     assert total == pytest.approx(result["train_seconds"])
     stored = records.read_config(workdir)
@@ -76,6 +81,19 @@ def test_without_validation_part_its_metrics_are_null(tmp_path):
     assert result["num_train_images"] == 1400
     [epoch] = records.read_metrics(tmp_path)
     assert epoch["validation_loss"] is None and epoch["validation_accuracy"] is None
+
+
+def test_a_tiny_clip_norm_stands_still(tmp_path):
+    losses = []
+    for clip_norm in (0.0, 1e-6):
+        config = make_config(
+            "linear", "digits", epochs=1, optimizer="sgd", learning_rate=0.1,
+            clip_norm=clip_norm,
+        )  # fmt: skip
+        train_and_evaluate(config, tmp_path / str(clip_norm))
+        [epoch] = records.read_metrics(tmp_path / str(clip_norm))
+        losses.append(epoch["validation_loss"])
+    assert losses[0] < 0.7 * losses[1]
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_and_cause(tmp_path):
