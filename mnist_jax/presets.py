@@ -166,7 +166,7 @@ BEST_PRESETS: dict[str, dict[str, Any]] = {
     "gru": dict(_BEST_RECURRENT),
     "fourway": dict(_BEST_RECURRENT, units=128),
     "renet": dict(_BEST_RECURRENT, epochs=30, units=48),
-    "tiny": dict(_BEST | _TINY, epochs=400, weight_decay=0.0),
+    "tiny": dict(PRESETS["tiny"], validation_fraction=0.0),
 }
 
 LARGE_DATA_PRESETS = {"fast": FAST_PRESETS, "best": BEST_PRESETS}
