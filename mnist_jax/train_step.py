@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from mnist_jax import augment, metrics, moving_averages
+from mnist_jax.models.layers import largest_divisor
 
 Array = jax.Array
 Metrics = dict[str, Array]  # of one batch: 'loss' and `metrics.STEP_METRICS`
@@ -196,9 +197,7 @@ def _mean_over_microbatches(
 ) -> Any:
     """Mean of `function` over equal parts of a batch, one after the other."""
     size = len(batch.labels)
-    num_parts = -(-size // (microbatch_size or size))
-    while size % num_parts:
-        num_parts += 1
+    num_parts = size // largest_divisor(size, microbatch_size or size)
     if num_parts == 1 or size < 4 * num_parts:  # parts of a few are no gain
         return function(batch)
 

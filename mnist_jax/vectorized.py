@@ -13,6 +13,7 @@ import numpy as np
 from mnist_jax import batching, evaluation, flops, metrics, models, optim, train_step
 from mnist_jax.config import Config, ConfigError
 from mnist_jax.member_step import MEMBER_SETTINGS, make_member_step, swept_values
+from mnist_jax.models.layers import largest_divisor
 from mnist_jax.parallel import devices as devices_lib
 from mnist_jax.parallel import placement, programs
 from mnist_jax.storage.checkpoints import Checkpoints
@@ -127,7 +128,7 @@ class VectorizedRuns:
             num_steps=num_steps,
             devices=devices,
             num_members=len(self),
-            group_size=_largest_divisor(
+            group_size=largest_divisor(
                 -(-len(self) // len(devices)),
                 1 if is_large else _BYTES_IN_CACHE // size,
             ),
@@ -243,8 +244,3 @@ def _with_dropout(config: Config) -> Config:
     if config.dropout is not None or default is None:
         return config
     return dataclasses.replace(config, dropout=default)
-
-
-def _largest_divisor(number: int, most: int) -> int:
-    """Of `number`, at most `most`; 1 if that is less."""
-    return max(n for n in range(1, number + 1) if number % n == 0 and n <= max(1, most))

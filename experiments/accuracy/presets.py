@@ -28,7 +28,7 @@ from experiments.common.report import write_all
 from experiments.common.table import Table, column
 from mnist_jax import cli, data, models
 from mnist_jax.config import Config, make_config
-from mnist_jax.errors import UserError, first_line
+from mnist_jax.errors import UserError
 from mnist_jax.formats import counted
 from mnist_jax.storage import records
 from mnist_jax.storage.stored_run import check_workdir
@@ -64,14 +64,9 @@ def read_wall_seconds(config: Config, workdir: Path) -> float | None:
     Raises:
       RecordsError: the folder holds another run, maybe another study's.
     """
-    try:
+    with runs.own_folder(workdir):
         if check_workdir(config, workdir) is None:
             return None
-    except records.RecordsError as error:
-        raise records.RecordsError(
-            f"{workdir} does not hold this study's run: delete it, or give another "
-            f"--workdir ({first_line(error)})"
-        ) from error
     try:
         wall = records.read_json(workdir / _WALL, ["wall_seconds"])
     except records.RecordsError:

@@ -110,8 +110,9 @@ def command(given: flags.FlagValues, dataset: str, settings: Mapping[str, Any]) 
     for name in ("data_dir", "raw_dir"):
         if given[name].value:
             parts.append(f"--{name}={shlex.quote(given[name].value)}")
-    if "seed" in settings:
-        parts.append("--validation_fold=0")
+    fold = _shared_settings(given).get("validation_fold")
+    if fold is not None:
+        parts.append(f"--validation_fold={fold}")
     for name, value in settings.items():
         # In full, so that it is the same run.
         text = repr(value) if isinstance(value, float) else as_text(value)

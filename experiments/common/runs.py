@@ -119,8 +119,15 @@ def _train(config: Config, folder: Path) -> None:
 
 
 def _is_complete(config: Config, folder: Path) -> bool:
-    try:
+    with own_folder(folder):
         return complete_result(config, folder) is not None
+
+
+@contextlib.contextmanager
+def own_folder(folder: Path) -> Iterator[None]:
+    """Says of a folder that holds another run what to do in a study."""
+    try:
+        yield
     except records.RecordsError as error:
         raise records.RecordsError(
             f"{folder} does not hold this study's run: delete it, or give another "

@@ -39,8 +39,7 @@ class BatchNorm(nn.Module):
         variance = self.param("variance", ones, (channels,))
         if not is_training:
             return scale_and_shift(x, gain, bias, mean, variance)
-        sizes = range(1, min(batch, IMAGES_PER_NORM) + 1)
-        num_groups = batch // max(size for size in sizes if batch % size == 0)
+        num_groups = batch // largest_divisor(batch, IMAGES_PER_NORM)
         x, mean, variance = batch_norm(x, gain, bias, num_groups)
         for name, value in {"mean": mean, "variance": variance}.items():
             self.sow(STATISTICS, name, value.mean(1), lambda _, new: new, tuple)
@@ -102,6 +101,11 @@ def dropout(default: float) -> Any:
 def flatten(images: Array) -> Array:
     """[B, ..] -> [B, all the rest]."""
     return images.reshape(images.shape[0], -1)
+
+
+def largest_divisor(number: int, most: int) -> int:
+    """Of `number`, at most `most`; 1 if that is less."""
+    return max(n for n in range(1, number + 1) if number % n == 0 and n <= max(1, most))
 
 
 def lecun_rows(key: Array, shape: tuple[int, int], dtype=jnp.float32) -> Array:

@@ -137,9 +137,7 @@ class Checkpoints:
         self, wanted: int | None = None, **templates: Any
     ) -> tuple[int, dict[str, Any], list[Any]]:
         damaged: dict[int, str] = {}
-        for step in self._steps():
-            if wanted not in (None, step):
-                continue
+        for step in self._steps(wanted):
             try:
                 found = self._read(step, templates)
             except Unusable as error:
@@ -155,11 +153,9 @@ class Checkpoints:
                     step,
                 )
             return step, *found
-        if self._read_only and damaged:
-            there = [x for x in self._steps() if wanted in (None, x)]
-            if there != list(damaged):
-                # The process that trains has replaced them in the meantime.
-                return self._restore(wanted, **templates)
+        if self._read_only and damaged and self._steps(wanted) != list(damaged):
+            # The process that trains has replaced them in the meantime.
+            return self._restore(wanted, **templates)
         if not damaged:
             raise CheckpointError(
                 f"{self._folder} holds no checkpoint: train first, or wait for the "
@@ -172,12 +168,13 @@ class Checkpoints:
             "--overwrite"
         )
 
-    def _steps(self) -> list[int]:
-        """Of the checkpoints there are now, the last one first."""
+    def _steps(self, wanted: int | None = None) -> list[int]:
+        """Of the checkpoints there are now, the last first; or of `wanted` alone."""
         if self._manager is None:
             return []
         self._manager.reload()
-        return sorted(self._manager.all_steps(), reverse=True)
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        return [step for step in steps if wanted in (None, step)]
 
     def _read(self, step: int, templates: dict[str, Any]) -> tuple[dict, list[Any]]:
         """One checkpoint, or Unusable."""

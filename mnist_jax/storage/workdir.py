@@ -110,21 +110,16 @@ def initialise(
         nothing was removed.
     """
     try:
-        has_config = (workdir / records.CONFIG).exists()
-        has_checkpoints = (workdir / records.CHECKPOINTS).exists()
-        if has_checkpoints and not has_config and not overwrite:
+        unknown = (
+            not (workdir / records.CONFIG).exists()
+            and (workdir / records.CHECKPOINTS).exists()
+        )
+        if unknown and not overwrite:
             raise RecordsError(
                 f"{workdir} holds checkpoints without a {records.CONFIG}: give another "
                 "--workdir, or remove them with --overwrite"
             )
-        if overwrite and not has_config and not has_checkpoints:
-            for name in (*_FILES, *_FOLDERS):
-                if (workdir / name).exists():
-                    raise RecordsError(
-                        f"{workdir} holds {name}, but no run, and --overwrite removes "
-                        "nothing else: give another --workdir"
-                    )
-        elif overwrite:
+        if overwrite:
             _check_removable(workdir)
             for name in _FILES:
                 (workdir / name).unlink(missing_ok=True)
@@ -142,11 +137,18 @@ def _check_removable(workdir: Path) -> None:
     """Refuses before the first removal what would stop at a later one.
 
     Raises:
-      RecordsError: a file is where a run has a folder, or the other way round, or a
-        folder must not be changed.
+      RecordsError: there is no run, a file is where a run has a folder, or the other
+        way round, or a folder must not be changed.
     """
+    # What lasts longest of a run that is removed, see `_FOLDERS`, and what comes first.
+    is_run = any((workdir / x).exists() for x in (records.CONFIG, records.CHECKPOINTS))
     for name in (*_FILES, *_FOLDERS):
         path = workdir / name
+        if not is_run and path.exists():
+            raise RecordsError(
+                f"{workdir} holds {name}, but no run, and --overwrite removes nothing "
+                "else: give another --workdir"
+            )
         if path.is_symlink() or not path.exists():
             continue
         if path.is_dir() != (name in _FOLDERS):
